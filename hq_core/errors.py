@@ -1,0 +1,99 @@
+"""Every exception the library raises on purpose.
+
+A *condition* is an answer a correct program meets every day: it carries no suffix, as in the
+standard library (`queue.Empty`, `queue.Full`). A *failure* means that something is wrong: its
+name ends in ``Error``. All derive from `HybridQueueError`. Branch on the type; the message is
+for people and may change.
+"""
+
+import queue
+
+__all__ = [
+    "BackendError",
+    "CapabilityError",
+    "CorruptedData",
+    "DequeueTimeout",
+    "HybridQueueError",
+    "MessageTooLargeError",
+    "PluginError",
+    "QueueClosed",
+    "QueueEmpty",
+    "QueueFull",
+    "RateLimited",
+    "StreamBusyError",
+]
+
+
+class HybridQueueError(Exception):
+    """The root: `except HybridQueueError` catches whatever this library raises on purpose."""
+
+
+class QueueClosed(HybridQueueError):
+    """The queue takes, or gives, nothing any more.
+
+    Raised by enqueue after `shutdown` or `close`, by dequeue after `close` or, once the rest is
+    drained, after `shutdown`; also by every call that was waiting when the queue was closed.
+    """
+
+
+class QueueEmpty(HybridQueueError, queue.Empty):
+    """Nothing is in the queue now. Waiting, or trying later, is the remedy."""
+
+
+class DequeueTimeout(QueueEmpty, TimeoutError):
+    """Nothing came within the `timeout` given to a dequeue. A kind of `QueueEmpty`."""
+
+
+class QueueFull(HybridQueueError, queue.Full):
+    """There is no room for the item, and the queue is as it was before the call.
+
+    Raised with ``when_full="raise"`` once memory is full and the overflow has reached
+    `max_overflow_bytes` or its disk is full (then with the `OSError` as cause), and with
+    ``when_full="block"`` when no room came within the timeout. Backends raise it from `append`
+    when their store has no space left.
+    """
+
+
+class RateLimited(HybridQueueError):
+    """The limiter refused the item: the producer is faster than the configured rate.
+
+    Not `QueueFull`: there may be room; the answer is to slow down or to configure the limiter.
+    """
+
+
+class CorruptedData(HybridQueueError):
+    """Stored data cannot be what was written: a length above the limit, a damaged record.
+
+    What was damaged is never delivered and never guessed at. Not `BackendError`: the storage
+    answered, and the answer is wrong.
+    """
+
+
+class MessageTooLargeError(HybridQueueError, ValueError):
+    """The message or batch is larger than the queue could ever hold. The caller's to fix."""
+
+
+class BackendError(HybridQueueError):
+    """The overflow backend failed; the original exception is the `__cause__`.
+
+    From enqueue: the item is not in the queue. From dequeue: nothing was taken. Either call may
+    be repeated once the cause is gone.
+    """
+
+
+class StreamBusyError(HybridQueueError):
+    """The stream has another owner: a queue in this or another process, or a fork's parent.
+
+    Close the other queue, or use another stream id or directory. Nobody's data was touched.
+    """
+
+
+class PluginError(HybridQueueError):
+    """No usable backend of that name: unknown, broken, ambiguous, or for another API version.
+
+    Other backends are not affected.
+    """
+
+
+class CapabilityError(HybridQueueError):
+    """The queue was asked for a promise that its backend does not make."""
