@@ -118,13 +118,13 @@ class OverflowBackend(Protocol):
         """
 
     def sync(self) -> None:
-        """Make what was appended survive power loss, if `POWER_SAFE` is promised; else do nothing."""
+        """Make what was appended survive power loss, if `POWER_SAFE` is promised."""
 
     def depth(self) -> int:
         """Number of records stored and not yet read."""
 
     def size_bytes(self) -> int:
-        """Live bytes: payload and `record_overhead` of every record appended and not yet trimmed."""
+        """Live bytes: payload and `record_overhead` of every record appended and not trimmed."""
 
     def close(self, *, delete: bool) -> None:
         """Let go of every resource; called once, last.
@@ -145,18 +145,17 @@ checks the names of `backend_options` against them; checking the values is the b
 class MemoryTier(Protocol):
     """The bounded first tier, oldest first. Decides by count, by bytes, by whatever it likes."""
 
-    @property
-    def largest(self) -> int:
-        """Longest item it accepts when empty, in bytes."""
+    def capacity(self) -> tuple[int, int]:
+        """How many items, and of how many bytes in all, it accepts when empty."""
 
     def offer(self, items: Sequence[bytes]) -> bool:
-        """Append all of `items` (at least one) and return True, or none of them and return False."""
+        """Append all of `items` (at least one) and return True, or none and return False."""
 
     def offer_one(self, item: bytes) -> bool:
         """`offer` for the hot path: one item."""
 
     def take(self, max_items: int) -> list[bytes]:
-        """Remove and return the oldest items, at most `max_items` (>= 1); empty when there are none."""
+        """Remove and return the oldest items, at most `max_items` (>= 1), or nothing."""
 
     def take_one(self) -> bytes | None:
         """`take` for the hot path: the oldest item, or None."""

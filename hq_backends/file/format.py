@@ -1,0 +1,84 @@
+"""The specified byte format of an overflow file. Pure: bytes in, bytes out.
+
+Grammar::
+
+    file   = record* torn?
+    record = length payload
+    length = 4 bytes, big-endian, at most MAX_MESSAGE_BYTES
+    torn   = a record whose end was never written: its append did not return
+
+Torn and damaged are told apart by one rule, here and nowhere else: a record that ends beyond the
+last byte is torn, since appends are cut short only at the end; a length above the limit was never
+written by anybody, so it and all behind it is damaged, for there is no way to find the next
+record but to guess.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from hq_core.errors import CorruptedData
+from hq_core.protocols import MAX_MESSAGE_BYTES
+
+__all__ = ["HEADER_BYTES", "Decoded", "decode", "encode", "record_bytes"]
+
+_LENGTH: Final = Struct(">I")
+HEADER_BYTES: Final = _LENGTH.size
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What `decode` found."""
+
+    records: list[bytes]
+    """The payloads, in order."""
+    end: int
+    """Index in the block behind the last of them."""
+    missing: int
+    """Bytes the block must hold from `end` on to show the next record; 0 if a limit ended it."""
+
+
+def encode(records: Sequence[bytes]) -> list[bytes]:
+    """The file's bytes for `records`, as buffers to be written one behind the other."""
+    buffers = []
+    for record in records:
+        buffers.append(_LENGTH.pack(len(record)))
+        buffers.append(record)
+    return buffers
+
+
+def decode(block: bytes, start: int, max_records: int, max_bytes: int) -> Decoded:
+    """Up to `max_records` whole records with up to `max_bytes` of payload, from `start` on.
+
+    Raises `CorruptedData` if the record at `start` cannot be one; a damaged record further on ends
+    the run, so that what is before it is delivered first.
+    """
+    records: list[bytes] = []
+    size = len(block)
+    while len(records) < max_records:
+        body = start + HEADER_BYTES
+        if body > size:
+            return Decoded(records, start, HEADER_BYTES)
+        (length,) = _LENGTH.unpack_from(block, start)
+        if length > MAX_MESSAGE_BYTES:
+            if records:
+                break
+            raise CorruptedData(f"a record claims {length} bytes; {MAX_MESSAGE_BYTES} is the limit")
+        if length > max_bytes:
+            break
+        end = body + length
+        if end > size:
+            return Decoded(records, start, HEADER_BYTES + length)
+        records.append(block[body:end])
+        max_bytes -= length
+        start = end
+    return Decoded(records, start, 0)
+
+
+def record_bytes(header: bytes) -> int:
+    """Bytes of the whole record that starts with `header`; raises `CorruptedData`."""
+    (length,) = _LENGTH.unpack_from(header)
+    if length > MAX_MESSAGE_BYTES:
+        raise CorruptedData(f"a record claims {length} bytes; {MAX_MESSAGE_BYTES} is the limit")
+    return HEADER_BYTES + int(length)

@@ -1,0 +1,54 @@
+"""One owner a stream: an exclusive `flock` on ``<stream>.overflow.lock``.
+
+`flock`, since it sees a second opener in the same process too, which POSIX locks do not. The lock
+file is removed with the queue, under its own lock, so that a million short-lived streams leave
+nothing behind. Whoever gets a lock therefore checks that the file it locked still has the name,
+and starts over if not: between its open and its lock, the owner before it may have left.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+from hq_core.errors import StreamBusyError
+
+__all__ = ["StreamLock"]
+
+
+class StreamLock:
+    """Holds the stream from construction until `release`. Raises `StreamBusyError`, `OSError`."""
+
+    def __init__(self, path: Path, stream_id: str) -> None:
+        self._path = path
+        while True:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._still_named():
+                    return
+            except BlockingIOError:
+                os.close(self._fd)
+                raise StreamBusyError(
+                    f"the stream {stream_id!r} in {path.parent} is open in another queue: "
+                    "close that one, or use another stream id or directory"
+                ) from None
+            except BaseException:
+                os.close(self._fd)
+                raise
+            os.close(self._fd)
+
+    def _still_named(self) -> bool:
+        try:
+            named = self._path.lstat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(named, os.fstat(self._fd))
+
+    def release(self) -> None:
+        """Remove the lock file and let the next owner in."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._fd)
+
+    def abandon(self) -> None:
+        """In a forked child: close the descriptor, which is all the child has of the lock."""
+        os.close(self._fd)

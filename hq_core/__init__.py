@@ -1,0 +1,63 @@
+"""A per-stream FIFO of byte messages that overflows to disk and never changes order."""
+
+from hq_core.capabilities import Capability
+from hq_core.errors import (
+    BackendError,
+    CapabilityError,
+    CorruptedData,
+    DequeueTimeout,
+    HybridQueueError,
+    MessageTooLargeError,
+    PluginError,
+    QueueClosed,
+    QueueEmpty,
+    QueueFull,
+    RateLimited,
+    StreamBusyError,
+)
+from hq_core.limiters import TokenBucket, Unlimited
+from hq_core.memory import BytesTier, CountTier
+from hq_core.protocols import (
+    API_VERSION,
+    MAX_MESSAGE_BYTES,
+    Limiter,
+    MemoryTier,
+    OverflowBackend,
+    Pump,
+    Stream,
+)
+from hq_core.pumps import InlinePump, ThreadPump
+from hq_core.queue import HybridQueue
+from hq_core.stats import QueueStats, RecoveryReport
+
+__all__ = [
+    "API_VERSION",
+    "MAX_MESSAGE_BYTES",
+    "BackendError",
+    "BytesTier",
+    "Capability",
+    "CapabilityError",
+    "CorruptedData",
+    "CountTier",
+    "DequeueTimeout",
+    "HybridQueue",
+    "HybridQueueError",
+    "InlinePump",
+    "Limiter",
+    "MemoryTier",
+    "MessageTooLargeError",
+    "OverflowBackend",
+    "PluginError",
+    "Pump",
+    "QueueClosed",
+    "QueueEmpty",
+    "QueueFull",
+    "QueueStats",
+    "RateLimited",
+    "RecoveryReport",
+    "Stream",
+    "StreamBusyError",
+    "ThreadPump",
+    "TokenBucket",
+    "Unlimited",
+]

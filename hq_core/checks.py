@@ -1,0 +1,18 @@
+"""Checks of arguments, worded once."""
+
+__all__ = ["choice", "positive_int"]
+
+
+def positive_int(name: str, value: object) -> int:
+    """`value`, if it is an int of at least 1; else `TypeError` or `ValueError` naming it."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    return value
+
+
+def choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise `ValueError`, listing them, unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")

@@ -1,0 +1,316 @@
+"""`HybridQueue`: the engine with threads' way of waiting."""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self, get_args
+
+from hq_core import registry
+from hq_core.capabilities import Capability
+from hq_core.checks import choice, positive_int
+from hq_core.engine import Engine
+from hq_core.errors import (
+    BackendError,
+    DequeueTimeout,
+    MessageTooLargeError,
+    QueueEmpty,
+)
+from hq_core.limiters import TokenBucket
+from hq_core.memory import CountTier
+from hq_core.naming import file_name
+from hq_core.protocols import (
+    MAX_MESSAGE_BYTES,
+    BackendFactory,
+    Leftover,
+    Limiter,
+    MemoryTier,
+    OnCorruption,
+    Pump,
+    Stream,
+    Waiter,
+    WhenFull,
+)
+from hq_core.pumps import ThreadPump
+from hq_core.stats import QueueStats, RecoveryReport
+from hq_core.waiters import ThreadWaiter
+
+__all__ = ["HybridQueue"]
+
+Buffer = bytes | bytearray | memoryview
+
+
+class HybridQueue:
+    """A FIFO of byte messages for one stream, bounded in memory, overflowing to disk in order.
+
+    ``HybridQueue("camera-1", 1000, "/var/spool/video")`` is the specified queue: 1,000 items in
+    memory, the rest in ``/var/spool/video/camera-1.overflow``, at most 10,000 items/s, discarded
+    at `close`. All methods may be called from any thread.
+
+    Parameters
+    ----------
+    stream_id
+        Any text; it is mapped to a safe file name. One queue per stream and directory at a time.
+    memory_items
+        Most items in memory, at least 1. ``None`` when `memory` is given.
+    directory
+        Where the overflow goes; made, with mode 0700, if it does not exist.
+    backend, backend_options
+        The name of an installed backend, or a factory for one, and that backend's options.
+    memory, limiter, pump
+        Replace ``CountTier(memory_items)``, ``TokenBucket(10_000, 1_000)``, ``ThreadPump()``.
+    durable
+        Every item is in the backend before `enqueue` returns, and `close` keeps what is left.
+    leftover
+        What to do with items that an earlier owner left in the backend: deliver them first
+        (``"resume"``), delete them (``"discard"``), raise `StreamBusyError` (``"refuse"``), or move
+        them aside (``"quarantine"``).
+    on_corruption
+        What to do with stored data that cannot be read: move it aside, count it as discarded, raise
+        `CorruptedData` once and go on (``"quarantine"``), or keep raising (``"raise"``).
+    max_overflow_bytes
+        Bound on the backend's live bytes, framing included; None: the disk's size.
+    when_full
+        What `enqueue` does when neither tier has room: ``"raise"`` `QueueFull`, ``"block"``,
+        ``"drop_oldest"`` or ``"drop_newest"``.
+
+    Raises `TypeError` or `ValueError` for arguments of the wrong type or value, `PluginError` for a
+    backend that cannot be used, `CapabilityError` if the backend does not promise what `durable`
+    needs, `StreamBusyError` if the stream has an owner, `BackendError` if it cannot be opened.
+    """
+
+    def __init__(
+        self,
+        stream_id: str,
+        memory_items: int | None,
+        directory: str | os.PathLike[str],
+        *,
+        backend: str | BackendFactory = "file",
+        backend_options: Mapping[str, object] | None = None,
+        memory: MemoryTier | None = None,
+        limiter: Limiter | None = None,
+        pump: Pump | None = None,
+        durable: bool = False,
+        leftover: Leftover = "resume",
+        on_corruption: OnCorruption = "quarantine",
+        max_overflow_bytes: int | None = None,
+        when_full: WhenFull = "raise",
+    ) -> None:
+        tier = _memory_tier(memory_items, memory)
+        choice("leftover", leftover, get_args(Leftover))
+        choice("on_corruption", on_corruption, get_args(OnCorruption))
+        choice("when_full", when_full, get_args(WhenFull))
+        if max_overflow_bytes is not None:
+            positive_int("max_overflow_bytes", max_overflow_bytes)
+        stream = Stream(
+            stream_id=stream_id,
+            file_name=file_name(stream_id),
+            directory=_make_directory(directory),
+            max_bytes=max_overflow_bytes,
+            leftover=leftover,
+            on_corruption=on_corruption,
+        )
+        needed = Capability.DURABLE if durable else Capability.NONE
+        opened = registry.open_backend(backend, stream, backend_options or {}, needed)
+        self._recovery = opened.recovered
+        self._largest = min(tier.capacity()[1], MAX_MESSAGE_BYTES)
+        self._engine = Engine(
+            stream_id,
+            memory=tier,
+            backend=opened,
+            limiter=limiter or TokenBucket(),
+            pump=pump or ThreadPump(),
+            clock=time.monotonic,
+            durable=durable,
+            max_overflow_bytes=max_overflow_bytes,
+            when_full=when_full,
+        )
+
+    def enqueue(self, data: Buffer, timeout: float | None = None) -> None:
+        """Add one message of 0 to 10 MiB; the caller may reuse its buffer afterwards.
+
+        `timeout`, in seconds, matters only with ``when_full="block"``: how long to wait for room
+        (None: without end, 0: not at all).
+
+        Raises `TypeError`, `MessageTooLargeError`, `RateLimited`, `QueueFull`, `BackendError` or
+        `QueueClosed`; the message is then not in the queue, and everything else is as it was.
+        """
+        deadline = _deadline(timeout)
+        item = data if type(data) is bytes else _copy(data)
+        if len(item) > self._largest:
+            raise _too_large(len(item), self._largest)
+        if not self._engine.offer(item):
+            self._spill([item], deadline)
+
+    def enqueue_many(self, items: Iterable[Buffer], timeout: float | None = None) -> None:
+        """Add messages in order, all or none of them; otherwise as `enqueue`.
+
+        They take as many tokens of the limiter as there are items, so a batch larger than the
+        burst can never pass.
+        """
+        deadline = _deadline(timeout)
+        if isinstance(items, (bytes, bytearray, memoryview, str)):
+            raise TypeError("enqueue_many takes an iterable of messages; for one, use enqueue")
+        batch = [data if type(data) is bytes else _copy(data) for data in items]
+        for item in batch:
+            if len(item) > self._largest:
+                raise _too_large(len(item), self._largest)
+        if batch and not self._engine.offer_all(batch):
+            self._spill(batch, deadline)
+
+    def dequeue(self, timeout: float | None = None) -> bytes:
+        """Remove and return the oldest message, waiting up to `timeout` seconds (None: no end).
+
+        Raises `DequeueTimeout` when nothing came in time, `QueueClosed` after `close` or, once
+        drained, after `shutdown`, `BackendError` when the disk cannot be read (nothing is lost, try
+        again), `CorruptedData` when stored messages turned out to be damaged.
+        """
+        item = self._engine.take_one()
+        if item is not None:
+            return item
+        return self._wait_for(1, timeout)[0]
+
+    def dequeue_many(self, max_items: int, timeout: float | None = None) -> list[bytes]:
+        """Remove and return up to `max_items` messages, oldest first.
+
+        Waits, as `dequeue` does, for the first only, and returns at least that one.
+        """
+        return self._wait_for(positive_int("max_items", max_items), timeout)
+
+    def try_dequeue(self) -> bytes:
+        """Remove and return the oldest message; `QueueEmpty` exactly when `depth` is 0."""
+        item = self._engine.take_one()
+        if item is not None:
+            return item
+        items = self._engine.take(1, None)
+        if not items:
+            raise QueueEmpty("the queue is empty")
+        return items[0]
+
+    def shutdown(self) -> None:
+        """Take no more messages; consumers drain the rest, then meet `QueueClosed`."""
+        self._engine.shut_down()
+
+    def close(self) -> None:
+        """Discard what is undelivered, delete the overflow, wake every waiter with `QueueClosed`.
+
+        A ``durable=True`` queue keeps what is undelivered for its next opening. Idempotent. In a
+        forked child it does nothing.
+        """
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<HybridQueue {self._engine.stream_id!r}>"
+
+    @property
+    def depth(self) -> int:
+        """Messages in the queue, in memory and stored."""
+        return self._engine.depth()
+
+    @property
+    def pressure(self) -> float:
+        """0.0 to 1.0: share of memory in use; above 1.0: overflow is active, see `QueueStats`."""
+        return self._engine.pressure()
+
+    @property
+    def has_disk_data(self) -> bool:
+        """Whether messages are stored in the backend that memory does not hold."""
+        return self._engine.has_disk_data()
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """What opening found of an earlier owner."""
+        return self._recovery
+
+    def stats(self) -> QueueStats:
+        """One consistent snapshot."""
+        return self._engine.stats()
+
+    def _spill(self, items: list[bytes], deadline: float) -> None:
+        while True:
+            waiter = ThreadWaiter() if time.monotonic() < deadline else None
+            if self._engine.spill(items, waiter) or waiter is None:
+                return
+            _sleep(waiter, deadline, self._engine.withdraw_producer)
+
+    def _wait_for(self, max_items: int, timeout: float | None) -> list[bytes]:
+        deadline = _deadline(timeout)
+        while True:
+            waiter = ThreadWaiter() if time.monotonic() < deadline else None
+            items = self._engine.take(max_items, waiter)
+            if items:
+                return items
+            if waiter is None:
+                raise DequeueTimeout(f"nothing came within {timeout} s")
+            _sleep(waiter, deadline, self._engine.withdraw_consumer)
+
+
+def _deadline(timeout: float | None) -> float:
+    """When a wait of `timeout` seconds ends, on the monotonic clock."""
+    if timeout is None:
+        return math.inf
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
+        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be 0 (do not wait) or more, not {timeout}")
+    return time.monotonic() + timeout
+
+
+def _sleep(waiter: ThreadWaiter, deadline: float, withdraw: Callable[[Waiter], None]) -> None:
+    """Sleep until woken or until `deadline`; whatever ends the sleep otherwise withdraws."""
+    woken = False
+    try:
+        woken = waiter.wait(min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
+    finally:
+        if not woken:
+            withdraw(waiter)
+
+
+def _copy(data: object) -> bytes:
+    try:
+        view = memoryview(data)  # type: ignore[arg-type]  # the check is what it is for
+    except TypeError:
+        kind = type(data).__name__
+        hint = "; encode it first" if isinstance(data, str) else ""
+        raise TypeError(f"a message must be bytes or another buffer, not {kind}{hint}") from None
+    with view:
+        if view.nbytes > MAX_MESSAGE_BYTES:
+            raise _too_large(view.nbytes, MAX_MESSAGE_BYTES)
+        return view.tobytes()
+
+
+def _too_large(size: int, largest: int) -> MessageTooLargeError:
+    return MessageTooLargeError(f"{size} bytes in one message; this queue takes up to {largest}")
+
+
+def _memory_tier(memory_items: int | None, memory: MemoryTier | None) -> MemoryTier:
+    if memory is None:
+        return CountTier(positive_int("memory_items", memory_items))
+    if memory_items is not None:
+        raise TypeError("memory_items must be None when memory= says how much memory there is")
+    return memory
+
+
+def _make_directory(directory: str | os.PathLike[str]) -> Path:
+    path = Path(directory)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise BackendError(f"{path} is a file: name a directory for the overflow") from None
+    except OSError as exc:
+        raise BackendError(f"cannot make the directory {path}: {exc.strerror}") from exc
+    return path
