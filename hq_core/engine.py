@@ -97,6 +97,7 @@ class Engine:
         self._stored = backend.recovered.records
         self._disk_bytes = backend.size_bytes()
         self._direct = not durable and not self._stored
+        self._spilling = False
         self._done = 0
         self._damage: CorruptedData | None = None
         self._pumping = False
@@ -140,7 +141,10 @@ class Engine:
         parked until there may be. Without a waiter, `QueueFull` is raised instead.
         """
         with self._io:
-            accepted = self._spill(items, waiter)
+            try:
+                accepted = self._spill(items, waiter)
+            finally:
+                self._spilling = False
         self._wake_pump()
         return accepted
 
@@ -290,12 +294,15 @@ class Engine:
                     self._refuse()
                 if self._put(items):
                     return True
+                self._spilling = True
             full = self._append(items)
             if full is None:
                 return True
             if self._trim() or (self._when_full == "drop_oldest" and self._drop_oldest()):
                 continue
-            return self._no_room(items, waiter, full)
+            with self._mutex:
+                if not self._finished():  # else it has become so after the trim: trim again
+                    return self._no_room(items, waiter, full)
 
     def _check_capacity(self, items: Sequence[bytes]) -> None:
         """What neither tier can ever hold must not wait, or drop others, in vain."""
@@ -327,21 +334,20 @@ class Engine:
         return None
 
     def _no_room(self, items: Sequence[bytes], waiter: Waiter | None, full: QueueFull) -> bool:
-        """Apply ``when_full``. Holds `_io` only."""
-        with self._mutex:
-            if self._state != "open":
-                self._refuse()
-            if self._put(items):  # memory may have drained while the backend was asked
-                return True
-            if self._when_full == "drop_newest":
-                self._enqueued += len(items)
-                self._drop(len(items))
-                return True
-            nothing_will_leave = not self._memory.items() and not self._stored
-            if self._when_full != "block" or waiter is None or nothing_will_leave:
-                raise full
-            self._producers.park(waiter)
-            return False
+        """Apply ``when_full``. Holds `_io` too."""
+        if self._state != "open":
+            self._refuse()
+        if self._put(items):  # memory may have drained while the backend was asked
+            return True
+        if self._when_full == "drop_newest":
+            self._enqueued += len(items)
+            self._drop(len(items))
+            return True
+        nothing_will_leave = not self._memory.items() and not self._stored
+        if self._when_full != "block" or waiter is None or nothing_will_leave:
+            raise full
+        self._producers.park(waiter)
+        return False
 
     def _drop_oldest(self) -> bool:
         """Drop the oldest item and let stored ones follow into memory; False: there is none.
@@ -377,6 +383,8 @@ class Engine:
             raise damage
         if self._state != "closed" and (self._stored or self._finished()):
             return True
+        if self._state == "shut down" and self._spilling:
+            return True  # wait for `_io`: an item that was admitted in time is on its way
         if not have_some and self._state == "shut down":
             self._refuse()
         if not have_some and waiter is not None:
@@ -409,7 +417,8 @@ class Engine:
         except CorruptedData as damage:
             self._account_for(damage)
             return 0
-        if not records:
+        if not records:  # the next one waits for more room than there is
+            self._pump_useful = False
             return 0
         with self._mutex:
             landed = self._memory.offer(records)
@@ -469,6 +478,8 @@ class Engine:
 
     def _pumpable(self) -> bool:
         """Whether memory has room for all that is stored, or for a batch worth a wake-up."""
+        if self._state == "closed":
+            return False
         if not self._stored:
             return bool(self._producers) and self._finished()
         items, size = self._memory.room()
@@ -477,17 +488,15 @@ class Engine:
         return items >= _WORTHWHILE and self._memory.fill() <= 0.5
 
     def _pump_step(self) -> bool:
-        """Holds no lock. A pump that finds nothing to move rests until a consumer's refill."""
+        """Holds no lock. A pump that achieves nothing rests until a consumer's refill does."""
         try:
             with self._io:
-                moved = self._refill()
-        except HybridQueueError as exc:
+                self._refill()
+        except HybridQueueError as exc:  # the consumer that needs these items will meet it too
             _log.warning("the pump of %r rests: %s", self.stream_id, exc)
-            moved = 0
+            self._pump_useful = False
         with self._mutex:
-            more = self._pumpable()
-            self._pump_useful = moved > 0 or not more
-            self._pumping = moved > 0 and more
+            self._pumping = self._pump_useful and self._pumpable()
             return self._pumping
 
     # ---- inside, state: `_mutex` held unless said otherwise ----------------------------------

@@ -1,0 +1,220 @@
+"""Runs concurrent code under every schedule, deterministically and without threads.
+
+Tasks are greenlets. They may be switched only where the code under test can be held up: before it
+takes a lock, where it parks, and where the test says so (`Scheduler.pause`, used by fakes for the
+duration of a disk call). Between those points it runs in one piece, which is what the code's own
+locks promise, or what the tests are to find out.
+
+`explore` runs a scenario again and again, each time with another sequence of decisions, until
+every schedule with at most `delays` deviations from round-robin has been seen. Most concurrency
+bugs need one or two (Emmi, Qadeer and Rakamaric, "Delay-bounded scheduling", POPL 2011), and the
+number of schedules grows with their number only, not with the number of tasks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import greenlet
+
+__all__ = [
+    "ControlledLock",
+    "ControlledPump",
+    "ControlledWaiter",
+    "Deadlock",
+    "Scheduler",
+    "explore",
+]
+
+Scenario = Callable[["Scheduler"], Callable[[], None]]
+"""Sets up and spawns tasks, and returns the check to make once they have all ended."""
+
+
+class Deadlock(AssertionError):
+    """Every task that is left waits for another."""
+
+
+@dataclass
+class _Task:
+    name: str
+    run: greenlet.greenlet
+    ready: Callable[[], bool] = lambda: True
+    on_timeout: Callable[[], None] | None = None
+
+
+@dataclass
+class _Decision:
+    options: list[int]
+    last: int
+    chosen: int = 0
+
+
+@dataclass
+class Scheduler:
+    """One execution: follows the decisions it is given, then the default, noting alternatives."""
+
+    decisions: list[_Decision]
+    delays: int
+    now: float = 0.0
+    invariant: Callable[[], None] = lambda: None
+    _tasks: list[_Task] = field(default_factory=list)
+    _current: _Task | None = None
+    _last: _Task | None = None
+    _step: int = 0
+
+    def spawn(self, name: str, target: Callable[[], None]) -> None:
+        """Add a task."""
+        self._tasks.append(_Task(name, greenlet.greenlet(target)))
+
+    def pause(
+        self,
+        ready: Callable[[], bool] = lambda: True,
+        on_timeout: Callable[[], None] | None = None,
+    ) -> None:
+        """Called by a task: other tasks may run until `ready()`, or until the timeout strikes.
+
+        A timeout may strike at any moment, so it is an alternative at every decision.
+        """
+        task = self._current
+        if task is None:  # the scenario's own set-up and checks are not scheduled
+            assert ready(), "would block outside of a task"
+            return
+        task.ready, task.on_timeout = ready, on_timeout
+        main = task.run.parent
+        assert main is not None
+        main.switch()
+
+    def clock(self) -> float:
+        """The scenario's time, in seconds; only timeouts move it."""
+        return self.now
+
+    def run(self) -> None:
+        """Run all tasks to their end."""
+        while self._tasks:
+            options = self._options()
+            if not options:
+                raise Deadlock(f"all wait: {', '.join(task.name for task in self._tasks)}")
+            number = self._decide(options)
+            task = self._tasks[number % len(self._tasks)]
+            if number >= len(self._tasks):
+                assert task.on_timeout is not None
+                task.on_timeout()
+            self._current = task
+            task.run.switch()
+            self._current = None
+            self._last = None if task.run.dead else task
+            if task.run.dead:
+                self._tasks.remove(task)
+            self.invariant()
+
+    def _options(self) -> list[int]:
+        """Numbers of the tasks that can go on: the one that ran last, its successors, timeouts."""
+        count = len(self._tasks)
+        first = self._tasks.index(self._last) if self._last is not None else 0
+        turns = [(first + i) % count for i in range(count)]
+        ready = [i for i in turns if self._tasks[i].ready()]
+        late = [i + count for i in turns if self._tasks[i].on_timeout is not None]
+        return ready + [i for i in late if i - count not in ready]
+
+    def _decide(self, options: list[int]) -> int:
+        """The next option to take; passing over k of them costs k delays."""
+        if self._step == len(self.decisions):
+            self.decisions.append(_Decision(options, min(self.delays, len(options) - 1)))
+        decision = self.decisions[self._step]
+        assert decision.options == options, "the scenario is not deterministic"
+        self._step += 1
+        self.delays -= decision.chosen
+        return options[decision.chosen]
+
+
+class ControlledLock:
+    """A lock whose holder may be switched away from, as a `with` block."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._held = False
+
+    def __enter__(self) -> None:
+        self._scheduler.pause(lambda: not self._held)
+        self._held = True
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._held = False
+
+
+class ControlledWaiter:
+    """Stands in for `hq_core.waiters.ThreadWaiter`."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._woken = False
+
+    def wake(self) -> None:
+        assert not self._woken, "woken twice"
+        self._woken = True
+
+    def wait(self, timeout: float) -> bool:
+        struck = False
+
+        def strike() -> None:
+            nonlocal struck
+            struck = True
+            self._scheduler.now += timeout
+
+        finite = timeout < 1e6
+        self._scheduler.pause(lambda: self._woken, strike if finite else None)
+        return not struck
+
+
+class ControlledPump:
+    """A pump whose thread is a task that ends at `stop`."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._rung = self._stopping = self._ended = False
+
+    def start(self, step: Callable[[], bool], name: str) -> None:
+        self._step = step
+        self._scheduler.spawn(name, self._run)
+
+    def wake(self) -> None:
+        self._rung = True
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._scheduler.pause(lambda: self._ended)
+
+    def _run(self) -> None:
+        while True:
+            self._scheduler.pause(lambda: self._rung or self._stopping)
+            self._rung = False
+            if self._stopping:
+                break
+            while self._step():
+                pass
+        self._ended = True
+
+
+def explore(scenario: Scenario, delays: int = 3, limit: int = 100_000) -> int:
+    """Run `scenario` under every schedule; returns how many there are.
+
+    An exception of a task, a check or an invariant ends the exploration, with the decisions that
+    led to it as a note.
+    """
+    decisions: list[_Decision] = []
+    runs = 0
+    while True:
+        scheduler = Scheduler(decisions, delays)
+        try:
+            check = scenario(scheduler)
+            scheduler.run()
+            check()
+        except BaseException as exc:
+            exc.add_note(f"schedule {runs}: {[d.options[d.chosen] for d in decisions]}")
+            raise
+        runs += 1
+        assert runs <= limit, f"more than {limit} schedules"
+        while decisions and decisions[-1].chosen == decisions[-1].last:
+            decisions.pop()
+        if not decisions:
+            return runs
+        decisions[-1].chosen += 1
