@@ -46,8 +46,10 @@ class StreamLock:
 
     def release(self) -> None:
         """Remove the lock file and let the next owner in."""
-        self._path.unlink(missing_ok=True)
-        os.close(self._fd)
+        try:
+            self._path.unlink(missing_ok=True)
+        finally:
+            os.close(self._fd)
 
     def abandon(self) -> None:
         """In a forked child: close the descriptor, which is all the child has of the lock."""

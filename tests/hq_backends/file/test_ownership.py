@@ -1,0 +1,415 @@
+"""One owner a stream: in one process, in several, across forks, and under every schedule."""
+
+import fcntl
+import os
+import signal
+import stat
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hq_backends.file.ownership import StreamLock
+from hq_core import BackendError, HybridQueue, StreamBusyError
+from tests.interleaving import Scheduler, explore
+
+UNBOUNDED = 1_000
+"""More delays than any schedule here can have."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s.overflow.lock"
+
+
+def taken(path: Path) -> bool:
+    """Whether the stream has an owner; leaves things as they are."""
+    try:
+        StreamLock(path, "s").release()
+    except StreamBusyError:
+        return True
+    return False
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def descriptors_of(path: Path) -> list[int]:
+    """Those that are open on `path`."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [int(link.name) for link in links if link.readlink() == path]
+
+
+def in_child(check: Callable[[], None]) -> None:
+    """Run `check` in a forked child; its traceback goes to stderr, and fails the test."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            check()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# ---- owning and letting go -------------------------------------------------------------------
+
+
+def test_a_second_owner_in_the_same_process_is_refused(path: Path) -> None:
+    lock = StreamLock(path, "s")
+    with pytest.raises(StreamBusyError):
+        StreamLock(path, "s")
+    lock.release()
+
+
+def test_the_refusal_names_the_stream_and_the_directory_and_says_what_to_do(path: Path) -> None:
+    lock = StreamLock(path, "camera 1")
+    with pytest.raises(StreamBusyError) as refusal:
+        StreamLock(path, "camera 1")
+    lock.release()
+    for word in ("'camera 1'", str(path.parent), "close", "another stream id or directory"):
+        assert word in str(refusal.value)
+
+
+def test_a_second_owner_in_another_process_is_refused(path: Path) -> None:
+    lock = StreamLock(path, "s")
+
+    def child() -> None:
+        with pytest.raises(StreamBusyError):
+            StreamLock(path, "s")
+
+    in_child(child)
+    lock.release()
+
+
+def test_a_refused_opener_does_not_disturb_the_owner(path: Path) -> None:
+    lock = StreamLock(path, "s")
+    for _ in range(3):
+        assert taken(path)
+    lock.release()
+
+
+def test_a_refused_opener_keeps_no_descriptor(path: Path) -> None:
+    lock = StreamLock(path, "s")
+    before = descriptors()
+    assert taken(path)
+    assert descriptors() == before
+    lock.release()
+
+
+def test_a_released_stream_lets_the_next_owner_in(path: Path) -> None:
+    StreamLock(path, "s").release()
+    second = StreamLock(path, "s")
+    assert taken(path)
+    second.release()
+
+
+def test_release_leaves_no_file_and_no_descriptor_behind(path: Path) -> None:
+    before = descriptors()
+    StreamLock(path, "s").release()
+    assert list(path.parent.iterdir()) == []
+    assert descriptors() == before
+
+
+def test_streams_of_one_directory_do_not_exclude_one_another(path: Path) -> None:
+    one, other = StreamLock(path, "s"), StreamLock(path.with_name("t.overflow.lock"), "t")
+    one.release()
+    other.release()
+
+
+def test_a_lock_file_that_a_killed_owner_left_is_no_lock(path: Path) -> None:
+    child = os.fork()
+    if not child:
+        StreamLock(path, "s")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert path.exists()
+    StreamLock(path, "s").release()
+    assert not path.exists()
+
+
+def test_the_lock_file_is_for_its_user_alone(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        lock = StreamLock(path, "s")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    lock.release()
+
+
+def test_the_lock_is_not_passed_on_to_a_program_that_is_started(path: Path) -> None:
+    lock = StreamLock(path, "s")
+    assert [os.get_inheritable(fd) for fd in descriptors_of(path)] == [False]
+    lock.release()
+
+
+def test_the_stream_is_free_even_if_the_lock_file_cannot_be_removed(tmp_path: Path) -> None:
+    directory, moved = tmp_path / "spool", tmp_path / "moved"
+    directory.mkdir()
+    lock = StreamLock(directory / "s.overflow.lock", "s")
+    directory.rename(moved)
+    directory.write_bytes(b"a file now: nothing below it can be removed")
+    with pytest.raises(OSError, match="Not a directory"):
+        lock.release()
+    assert not taken(moved / "s.overflow.lock")
+
+
+# ---- what lies in the lock file's place ------------------------------------------------------
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symlink_in_place_of_the_lock_file_is_refused_and_not_followed(
+    path: Path, exists: bool
+) -> None:
+    target = path.with_name("target")
+    if exists:
+        target.write_bytes(b"precious")
+    path.symlink_to(target)
+    before = descriptors()
+    with pytest.raises(OSError, match="symbolic links"):
+        StreamLock(path, "s")
+    assert descriptors() == before
+    assert path.is_symlink()
+    assert (target.read_bytes() == b"precious") if exists else not target.exists()
+
+
+def test_a_directory_in_place_of_the_lock_file_is_refused(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        StreamLock(path, "s")
+
+
+def test_a_queue_says_which_lock_file_it_cannot_use(path: Path) -> None:
+    path.symlink_to("elsewhere")
+    with pytest.raises(BackendError, match=r"s\.overflow\.lock") as failure:
+        HybridQueue("s", 1, path.parent)
+    assert isinstance(failure.value.__cause__, OSError)
+
+
+# ---- forks -----------------------------------------------------------------------------------
+
+
+def test_a_child_that_abandons_the_lock_does_not_release_it(path: Path) -> None:
+    lock = StreamLock(path, "s")
+
+    def child() -> None:
+        lock.abandon()
+        assert taken(path)
+
+    in_child(child)
+    assert path.exists()
+    assert taken(path)
+    lock.release()
+
+
+def test_a_child_that_abandons_the_lock_keeps_no_descriptor_of_it(path: Path) -> None:
+    before = descriptors()
+    lock = StreamLock(path, "s")
+
+    def child() -> None:
+        lock.abandon()
+        assert descriptors() == before
+
+    in_child(child)
+    lock.release()
+
+
+def test_a_queue_is_abandoned_in_every_child(path: Path) -> None:
+    before = descriptors()
+    with HybridQueue("s", 1, path.parent) as queue:
+        queue.enqueue_many([b"memory", b"overflow"])
+
+        def child() -> None:
+            assert descriptors() == before
+
+        in_child(child)
+        assert taken(path)
+        assert queue.dequeue_many(2) == [b"memory", b"overflow"]
+
+
+def test_a_parent_lets_the_next_owner_in_while_its_child_lives_on(path: Path) -> None:
+    until_closed, done = os.pipe()
+    queue = HybridQueue("s", 1, path.parent)
+    child = os.fork()
+    if not child:
+        os.close(done)
+        os.read(until_closed, 1)
+        os._exit(0)
+    queue.close()
+    HybridQueue("s", 1, path.parent).close()
+    os.close(done)
+    os.waitpid(child, 0)
+    os.close(until_closed)
+
+
+# ---- every schedule --------------------------------------------------------------------------
+
+
+@dataclass
+class Street:
+    """Contenders for one stream, who may be held up before each of their system calls."""
+
+    path: Path
+    scheduler: Scheduler
+    owners: set[str] = field(default_factory=set)
+    ended: list[str] = field(default_factory=list)
+    refused: dict[str, list[str]] = field(default_factory=dict)
+    """Who was refused, with who had left for good when it began."""
+    locks: dict[str, StreamLock] = field(default_factory=dict)
+
+    def owner(self, name: str) -> None:
+        """`name` owns the stream from the start, and will release it."""
+        self.owners.add(name)
+        self.locks[name] = StreamLock(self.path, "s")
+        self.scheduler.spawn(name, lambda: self._leave(name))
+
+    def contender(self, name: str, *, leaves: bool) -> None:
+        """`name` tries once to own the stream, and may release it again."""
+
+        def run() -> None:
+            gone = list(self.ended)
+            try:
+                self.locks[name] = StreamLock(self.path, "s")
+            except StreamBusyError:
+                self.refused[name] = gone
+                return
+            self.owners.add(name)
+            self.scheduler.pause()
+            if leaves:
+                self._leave(name)
+
+        self.scheduler.spawn(name, run)
+
+    def _leave(self, name: str) -> None:
+        self.owners.discard(name)
+        self.locks.pop(name).release()
+        self.ended.append(name)
+
+    def never_two_owners(self) -> None:
+        assert len(self.owners) <= 1
+
+    def clean_up(self) -> None:
+        """Whoever owns the stream leaves; then it is free, and nothing is left of anybody."""
+        for lock in self.locks.values():
+            lock.release()
+        assert not taken(self.path)
+        assert list(self.path.parent.iterdir()) == []
+
+
+Script = Callable[[Street], Callable[[], None]]
+Explorer = Callable[[Script, int], int]
+
+
+@pytest.fixture
+def every_schedule(path: Path, monkeypatch: pytest.MonkeyPatch) -> Explorer:
+    """Runs a script under every schedule of its contenders' system calls with that many delays.
+
+    Returns how many there are.
+    """
+    current: Street | None = None
+
+    def held_up(call: Callable[..., Any]) -> Callable[..., Any]:
+        def held_up_call(*args: Any, **kwargs: Any) -> Any:
+            if current is not None:
+                current.scheduler.pause()
+            return call(*args, **kwargs)
+
+        return held_up_call
+
+    for name in ("open", "close", "unlink", "stat", "lstat"):
+        monkeypatch.setattr(os, name, held_up(getattr(os, name)))
+    monkeypatch.setattr(fcntl, "flock", held_up(fcntl.flock))
+
+    def run(script: Script, delays: int) -> int:
+        nonlocal current
+
+        def scenario(scheduler: Scheduler) -> Callable[[], None]:
+            nonlocal current
+            current = street = Street(path, scheduler)
+            scheduler.invariant = street.never_two_owners
+            check = script(street)
+
+            def finish() -> None:
+                check()
+                street.clean_up()
+
+            return finish
+
+        before = descriptors()
+        try:
+            count = explore(scenario, delays)
+        finally:
+            current = None
+        assert descriptors() == before
+        return count
+
+    return run
+
+
+def test_whoever_comes_while_the_owner_leaves_is_refused_or_owns_the_stream_alone(
+    every_schedule: Explorer,
+) -> None:
+    outcomes = set()
+
+    def script(street: Street) -> Callable[[], None]:
+        street.owner("A")
+        street.contender("B", leaves=False)
+
+        def check() -> None:
+            # Refused, then only by an owner who was not gone when the attempt began.
+            assert "A" not in street.refused.get("B", [])
+            assert street.owners == (set() if street.refused else {"B"})
+            outcomes.add(bool(street.refused))
+
+        return check
+
+    assert every_schedule(script, UNBOUNDED) > 30
+    assert outcomes == {True, False}
+
+
+@pytest.mark.slow
+def test_of_two_who_come_while_the_owner_leaves_never_both_own_the_stream(
+    every_schedule: Explorer,
+) -> None:
+    winners = set()
+
+    def script(street: Street) -> Callable[[], None]:
+        street.owner("A")
+        street.contender("B", leaves=False)
+        street.contender("C", leaves=False)
+
+        def check() -> None:
+            both_refused = len(street.refused) == 2
+            # They do not shut each other out of a stream that is free.
+            assert not (both_refused and all("A" in gone for gone in street.refused.values()))
+            winners.add("".join(street.owners))
+
+        return check
+
+    assert every_schedule(script, 5) > 1_000
+    assert winners == {"", "B", "C"}
+
+
+@pytest.mark.slow
+def test_ownership_is_handed_on_without_a_gap_in_which_two_own_the_stream(
+    every_schedule: Explorer,
+) -> None:
+    results = set()
+
+    def script(street: Street) -> Callable[[], None]:
+        street.owner("A")
+        street.contender("B", leaves=True)
+        street.contender("C", leaves=False)
+        return lambda: results.add((tuple(street.ended), "".join(street.owners)))
+
+    assert every_schedule(script, 5) > 1_000
+    assert (("A", "B"), "C") in results

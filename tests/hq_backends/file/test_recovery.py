@@ -1,0 +1,180 @@
+"""What opening makes of a file that an earlier owner left: the states a crash can leave it in."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hq_backends.file import FileBackend
+from hq_core.errors import CorruptedData, StreamBusyError
+from hq_core.protocols import MAX_MESSAGE_BYTES
+from tests.hq_backends.file.conftest import Spool
+
+EVERYTHING = 1_000_000_000
+WHOLE = b"\0\0\0\3one\0\0\0\0\0\0\0\5three"
+RECORDS = [b"one", b"", b"three"]
+DAMAGE = (MAX_MESSAGE_BYTES + 1).to_bytes(4, "big") + b"whatever follows"
+
+
+def drain(backend: FileBackend) -> list[bytes]:
+    records: list[bytes] = []
+    while backend.depth():
+        records += backend.read(1, EVERYTHING)
+    return records
+
+
+def test_whole_records_are_resumed(spool: Spool) -> None:
+    spool.path.write_bytes(WHOLE)
+    backend = spool.open()
+    assert (backend.recovered.records, backend.recovered.size_bytes) == (3, len(WHOLE))
+    assert backend.recovered.quarantine is None
+    backend.append([b"new"])
+    assert drain(backend) == [*RECORDS, b"new"]
+
+
+@pytest.mark.parametrize("cut", range(1, 4))
+def test_part_of_a_length_is_cut_without_more_ado(spool: Spool, cut: int) -> None:
+    spool.path.write_bytes(WHOLE + b"\0\0\0\7"[:cut])
+    backend = spool.open()
+    assert backend.recovered.torn_bytes == cut
+    assert spool.path.read_bytes() == WHOLE
+    assert spool.names() == ["s.overflow", "s.overflow.lock"]
+    assert drain(backend) == RECORDS
+
+
+@pytest.mark.parametrize("cut", range(4, 11))
+def test_a_record_cut_short_is_set_aside_and_cut(spool: Spool, cut: int) -> None:
+    torn = b"\0\0\0\x07payload"[:cut]
+    spool.path.write_bytes(WHOLE + torn)
+    backend = spool.open()
+    report = backend.recovered
+    assert (report.records, report.torn_bytes, report.quarantined_bytes) == (3, cut, cut)
+    assert report.quarantine is not None
+    assert report.quarantine.read_bytes() == torn
+    assert spool.path.read_bytes() == WHOLE
+    assert drain(backend) == RECORDS
+
+
+def test_every_cut_of_a_file_gives_a_prefix_of_its_records(spool: Spool) -> None:
+    for size in range(len(WHOLE) + 1):
+        spool.path.write_bytes(WHOLE[:size])
+        backend = spool.open()
+        got = drain(backend)
+        assert got == RECORDS[: len(got)]
+        assert sum(4 + len(record) for record in got) + backend.recovered.torn_bytes == size
+        spool.close(backend, delete=True)
+
+
+def test_damage_ends_the_log_and_the_rest_is_set_aside(spool: Spool) -> None:
+    spool.path.write_bytes(WHOLE + DAMAGE)
+    backend = spool.open()
+    report = backend.recovered
+    assert str(MAX_MESSAGE_BYTES + 1) in report.reason
+    assert report.quarantine == spool.directory / "s.overflow.quarantine-1"
+    assert report.quarantine.read_bytes() == DAMAGE
+    assert drain(backend) == RECORDS
+
+
+def test_a_file_damaged_from_its_start_is_renamed(spool: Spool) -> None:
+    spool.path.write_bytes(DAMAGE)
+    backend = spool.open()
+    assert backend.recovered.quarantined_bytes == len(DAMAGE)
+    assert spool.names() == ["s.overflow.lock", "s.overflow.quarantine-1"]
+    backend.append([b"new"])
+    assert drain(backend) == [b"new"]
+
+
+def test_no_quarantine_overwrites_another(spool: Spool) -> None:
+    for number in (1, 2, 3):
+        spool.path.write_bytes(DAMAGE + bytes([number]))
+        spool.close(spool.open())
+        aside = spool.directory / f"s.overflow.quarantine-{number}"
+        assert aside.read_bytes() == DAMAGE + bytes([number])
+
+
+def test_on_corruption_raise_touches_nothing(spool: Spool) -> None:
+    spool.path.write_bytes(WHOLE + DAMAGE)
+    with pytest.raises(CorruptedData, match=f"at byte {len(WHOLE)}"):
+        spool.open(on_corruption="raise")
+    assert spool.path.read_bytes() == WHOLE + DAMAGE
+    assert spool.names() == ["s.overflow"]
+
+
+def test_a_file_whose_start_was_given_back_is_set_aside_whole(spool: Spool) -> None:
+    """Zeros parse as empty messages; nothing tells where the first real record is."""
+    with spool.path.open("wb") as file:
+        file.truncate(1024 * 1024)
+        file.seek(1024 * 1024)
+        file.write(WHOLE)
+    backend = spool.open()
+    assert backend.recovered.records == 0
+    assert "given back" in backend.recovered.reason
+    assert backend.depth() == 0
+
+
+def test_leftover_discard_deletes(spool: Spool) -> None:
+    spool.path.write_bytes(WHOLE)
+    backend = spool.open(leftover="discard")
+    assert backend.recovered.records == 0
+    assert backend.depth() == 0
+    assert spool.path.stat().st_size == 0
+
+
+def test_leftover_refuse_leaves_it_and_says_what_is_there(spool: Spool) -> None:
+    spool.path.write_bytes(WHOLE)
+    with pytest.raises(StreamBusyError, match="holds 3 records"):
+        spool.open(leftover="refuse")
+    assert spool.path.read_bytes() == WHOLE
+    assert spool.names() == ["s.overflow"]
+
+
+def test_leftover_quarantine_renames(spool: Spool) -> None:
+    spool.path.write_bytes(WHOLE)
+    backend = spool.open(leftover="quarantine")
+    aside = spool.directory / "s.overflow.quarantine-1"
+    assert aside.read_bytes() == WHOLE
+    assert backend.recovered.quarantine == aside
+    assert backend.depth() == 0
+
+
+@pytest.mark.parametrize("leftover", ["resume", "discard", "refuse", "quarantine"])
+def test_an_empty_leftover_is_none_at_all(spool: Spool, leftover: str) -> None:
+    spool.path.touch()
+    assert spool.open(leftover=leftover).recovered.records == 0
+
+
+def test_large_records_are_counted_without_reading_them(spool: Spool) -> None:
+    with spool.path.open("wb") as file:
+        for size in (5_000_000, 1, 70_000, 65_536, 0):
+            file.write(size.to_bytes(4, "big"))
+            file.write(os.urandom(size))
+    backend = spool.open()
+    assert backend.recovered.records == 5
+    assert [len(record) for record in drain(backend)] == [5_000_000, 1, 70_000, 65_536, 0]
+
+
+def test_a_quarantine_that_cannot_be_written_cuts_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.path.write_bytes(WHOLE + DAMAGE)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "sendfile", full)
+        with pytest.raises(OSError, match="No space left"):
+            spool.open()
+    assert spool.path.read_bytes() == WHOLE + DAMAGE
+    assert spool.names() == ["s.overflow"]
+
+
+def test_a_killed_writer_leaves_what_it_had_acknowledged(spool: Spool, tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        backend = spool.open()
+        backend.append(RECORDS)
+        os.kill(os.getpid(), 9)
+    os.waitpid(pid, 0)
+    backend = spool.open()
+    assert drain(backend) == RECORDS
