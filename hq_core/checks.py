@@ -1,6 +1,6 @@
 """Checks of arguments, worded once."""
 
-__all__ = ["choice", "positive_int"]
+__all__ = ["choice", "instance", "positive_int"]
 
 
 def positive_int(name: str, value: object) -> int:
@@ -16,3 +16,9 @@ def choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise `ValueError`, listing them, unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def instance(name: str, value: object, kind: type, wanted: str) -> None:
+    """Raise `TypeError`, saying what is `wanted`, unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")

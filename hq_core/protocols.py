@@ -142,6 +142,7 @@ checks the names of `backend_options` against them; checking the values is the b
 """
 
 
+@runtime_checkable
 class MemoryTier(Protocol):
     """The bounded first tier, oldest first. Decides by count, by bytes, by whatever it likes."""
 
@@ -173,6 +174,7 @@ class MemoryTier(Protocol):
         """Share of the limit in use, 0.0 to 1.0."""
 
 
+@runtime_checkable
 class Limiter(Protocol):
     """Decides whether a producer may go on. An item is a token."""
 
@@ -184,6 +186,7 @@ class Limiter(Protocol):
         """Take `tokens` (>= 1) at time `now`, all or none, and say whether they were there."""
 
 
+@runtime_checkable
 class Pump(Protocol):
     """Moves stored records into memory behind the consumers' backs, so that they rarely wait.
 

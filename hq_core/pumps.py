@@ -73,4 +73,5 @@ class InlinePump:
             pass
 
     def stop(self) -> None:
-        """Nothing to end: no step outlasts the call that made it."""
+        """Move nothing any more."""
+        self._step = lambda: False

@@ -11,7 +11,7 @@ from typing import Self, get_args
 
 from hq_core import registry
 from hq_core.capabilities import Capability
-from hq_core.checks import choice, positive_int
+from hq_core.checks import choice, instance, positive_int
 from hq_core.engine import Engine
 from hq_core.errors import (
     BackendError,
@@ -100,6 +100,13 @@ class HybridQueue:
         when_full: WhenFull = "raise",
     ) -> None:
         tier = _memory_tier(memory_items, memory)
+        limiter = TokenBucket() if limiter is None else limiter
+        instance("limiter", limiter, Limiter, "a Limiter such as Unlimited()")
+        pump = ThreadPump() if pump is None else pump
+        instance("pump", pump, Pump, "a Pump such as InlinePump()")
+        options = {} if backend_options is None else backend_options
+        instance("backend_options", options, Mapping, "a mapping from names to values")
+        instance("durable", durable, bool, "True or False")
         choice("leftover", leftover, get_args(Leftover))
         choice("on_corruption", on_corruption, get_args(OnCorruption))
         choice("when_full", when_full, get_args(WhenFull))
@@ -114,20 +121,24 @@ class HybridQueue:
             on_corruption=on_corruption,
         )
         needed = Capability.DURABLE if durable else Capability.NONE
-        opened = registry.open_backend(backend, stream, backend_options or {}, needed)
-        self._recovery = opened.recovered
         self._largest = min(tier.capacity()[1], MAX_MESSAGE_BYTES)
-        self._engine = Engine(
-            stream_id,
-            memory=tier,
-            backend=opened,
-            limiter=limiter or TokenBucket(),
-            pump=pump or ThreadPump(),
-            clock=time.monotonic,
-            durable=durable,
-            max_overflow_bytes=max_overflow_bytes,
-            when_full=when_full,
-        )
+        opened = registry.open_backend(backend, stream, options, needed)
+        self._recovery = opened.recovered
+        try:
+            self._engine = Engine(
+                stream_id,
+                memory=tier,
+                backend=opened,
+                limiter=limiter,
+                pump=pump,
+                clock=time.monotonic,
+                durable=durable,
+                max_overflow_bytes=max_overflow_bytes,
+                when_full=when_full,
+            )
+        except BaseException:
+            opened.close(delete=False)
+            raise
 
     def enqueue(self, data: Buffer, timeout: float | None = None) -> None:
         """Add one message of 0 to 10 MiB; the caller may reuse its buffer afterwards.
@@ -168,17 +179,19 @@ class HybridQueue:
         drained, after `shutdown`, `BackendError` when the disk cannot be read (nothing is lost, try
         again), `CorruptedData` when stored messages turned out to be damaged.
         """
+        deadline = _deadline(timeout)
         item = self._engine.take_one()
         if item is not None:
             return item
-        return self._wait_for(1, timeout)[0]
+        return self._wait_for(1, deadline, timeout)[0]
 
     def dequeue_many(self, max_items: int, timeout: float | None = None) -> list[bytes]:
         """Remove and return up to `max_items` messages, oldest first.
 
         Waits, as `dequeue` does, for the first only, and returns at least that one.
         """
-        return self._wait_for(positive_int("max_items", max_items), timeout)
+        deadline = _deadline(timeout)
+        return self._wait_for(positive_int("max_items", max_items), deadline, timeout)
 
     def try_dequeue(self) -> bytes:
         """Remove and return the oldest message; `QueueEmpty` exactly when `depth` is 0."""
@@ -247,8 +260,7 @@ class HybridQueue:
                 return
             _sleep(waiter, deadline, self._engine.withdraw_producer)
 
-    def _wait_for(self, max_items: int, timeout: float | None) -> list[bytes]:
-        deadline = _deadline(timeout)
+    def _wait_for(self, max_items: int, deadline: float, timeout: float | None) -> list[bytes]:
         while True:
             waiter = ThreadWaiter() if time.monotonic() < deadline else None
             items = self._engine.take(max_items, waiter)
@@ -300,6 +312,7 @@ def _too_large(size: int, largest: int) -> MessageTooLargeError:
 def _memory_tier(memory_items: int | None, memory: MemoryTier | None) -> MemoryTier:
     if memory is None:
         return CountTier(positive_int("memory_items", memory_items))
+    instance("memory", memory, MemoryTier, "a MemoryTier such as BytesTier(64 << 20)")
     if memory_items is not None:
         raise TypeError("memory_items must be None when memory= says how much memory there is")
     return memory

@@ -94,8 +94,9 @@ def open_backend(
         kind = type(backend).__name__
         raise TypeError(f"backend must be a name or a factory, not {kind}; try backend='file'")
     check_option_names(backend, factory, given)
-    if isinstance(factory, type):  # before opening: leftover="discard" deletes
-        _check_promise(factory, needed)
+    made = factory.func if isinstance(factory, functools.partial) else factory
+    if isinstance(made, type):  # before opening: leftover="discard" deletes
+        _check_promise(made, needed)
     try:
         opened = factory(stream, **given)
     except (HybridQueueError, TypeError, ValueError):
@@ -106,7 +107,8 @@ def open_backend(
         _check(opened, f"the backend that {backend!r} opened")
         _check_promise(opened, needed)
     except HybridQueueError:
-        opened.close(delete=False)
+        if isinstance(opened, OverflowBackend):
+            opened.close(delete=False)
         raise
     return opened
 
