@@ -1,5 +1,6 @@
 """`HybridQueue`: the engine with threads' way of waiting."""
 
+import logging
 import math
 import os
 import threading
@@ -39,6 +40,8 @@ from hq_core.stats import QueueStats, RecoveryReport
 from hq_core.waiters import ThreadWaiter
 
 __all__ = ["HybridQueue"]
+
+_log = logging.getLogger("hq_core")
 
 Buffer = bytes | bytearray | memoryview
 
@@ -124,6 +127,7 @@ class HybridQueue:
         self._largest = min(tier.capacity()[1], MAX_MESSAGE_BYTES)
         opened = registry.open_backend(backend, stream, options, needed)
         self._recovery = opened.recovered
+        _tell(stream_id, opened.recovered)
         try:
             self._engine = Engine(
                 stream_id,
@@ -269,6 +273,13 @@ class HybridQueue:
             if waiter is None:
                 raise DequeueTimeout(f"nothing came within {timeout} s")
             _sleep(waiter, deadline, self._engine.withdraw_consumer)
+
+
+def _tell(stream_id: str, found: RecoveryReport) -> None:
+    if found.records:
+        _log.info("%r takes over %d items of an earlier owner", stream_id, found.records)
+    if found.quarantine is not None:
+        _log.warning("%r: %s is set aside: %s", stream_id, found.quarantine, found.reason)
 
 
 def _deadline(timeout: float | None) -> float:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import ClassVar, Final
 
 from hq_backends.file import recovery, space
@@ -223,7 +224,7 @@ class FileBackend:
 
     def _rewrite(self, head: int) -> None:
         """Copy what is behind `head` to a new file that takes this one's place."""
-        target = self._path.with_name(f"{self._path.name}.new")
+        target = self._new_path()
         fd = os.open(target, _FILE | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             recovery.copy(self._fd, fd, head, self._tail)
@@ -238,7 +239,11 @@ class FileBackend:
         self._tail -= head
         self._untidy = False
 
+    def _new_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.new")
+
     def _recover(self) -> RecoveryReport:
+        self._new_path().unlink(missing_ok=True)  # of a rewrite that a crash cut short
         size = self._open_leftover()
         if not size:
             return RecoveryReport()

@@ -565,11 +565,12 @@ class TestRecovery:
         assert drain(queue) == [b"old", b"new"]
 
     def test_what_cannot_be_read_is_moved_aside_and_the_queue_works(
-        self, make_queue: MakeQueue, tmp_path: Path
+        self, make_queue: MakeQueue, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         self.leave(tmp_path, b"\0\0\0\3old\x7f\xff\xff\xffrest")
         queue = make_queue(1)
         assert "2147483647 bytes" in queue.recovery.reason
+        assert "set aside" in caplog.text
         assert queue.recovery.quarantine is not None
         assert queue.recovery.quarantine.read_bytes() == b"\x7f\xff\xff\xffrest"
         assert drain(queue) == [b"old"]

@@ -178,3 +178,10 @@ def test_a_killed_writer_leaves_what_it_had_acknowledged(spool: Spool, tmp_path:
     os.waitpid(pid, 0)
     backend = spool.open()
     assert drain(backend) == RECORDS
+
+
+def test_the_remains_of_a_rewrite_are_removed(spool: Spool) -> None:
+    spool.path.write_bytes(WHOLE)
+    spool.path.with_name("s.overflow.new").write_bytes(WHOLE[:5])
+    assert drain(spool.open()) == RECORDS
+    assert spool.names() == ["s.overflow", "s.overflow.lock"]
