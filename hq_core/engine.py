@@ -37,6 +37,7 @@ from hq_core.errors import (
 )
 from hq_core.forks import ParentsLock, disown_in_child
 from hq_core.overflow import Overflow
+from hq_core.ownership import StreamLock
 from hq_core.protocols import (
     MAX_MESSAGE_BYTES,
     Limiter,
@@ -68,6 +69,7 @@ class Engine:
         self,
         stream_id: str,
         *,
+        ownership: StreamLock,
         memory: MemoryTier,
         backend: OverflowBackend,
         limiter: Limiter,
@@ -78,9 +80,14 @@ class Engine:
         when_full: WhenFull,
     ) -> None:
         self.stream_id = stream_id
+        self._ownership = ownership
         self._memory = memory
         self._overflow = Overflow(
-            backend, stream_id=stream_id, max_bytes=max_overflow_bytes, when_full=when_full
+            backend,
+            stream_id=stream_id,
+            max_bytes=max_overflow_bytes,
+            when_full=when_full,
+            clock=clock,
         )
         self._limiter = limiter
         self._pump = pump
@@ -254,7 +261,10 @@ class Engine:
             if undelivered:
                 _log.warning("closing %r discards %d items", self.stream_id, undelivered)
             self._trim()
-            self._overflow.close(delete=not self._durable)
+            try:
+                self._overflow.close(delete=not self._durable)
+            finally:
+                self._ownership.release()
 
     # ---- inside, producers: `_mutex` held unless said otherwise ------------------------------
 
@@ -526,3 +536,4 @@ class Engine:
         """In a forked child: whatever would use this queue meets `StreamBusyError` instead."""
         self._state = "forked"
         self._mutex = self._io = ParentsLock(self.stream_id)
+        self._ownership.abandon()

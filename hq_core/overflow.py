@@ -5,6 +5,7 @@ Nothing here locks. The engine calls every method holding its `_io` lock and not
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
@@ -17,6 +18,8 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _log = logging.getLogger("hq_core")
 
+_SILENCE: Final = 600.0
+"""Seconds between two warnings of a full disk."""
 _CONSEQUENCE: Final[dict[WhenFull, str]] = {
     "block": "its producers wait until there is room",
     "drop_oldest": "its oldest items are dropped",
@@ -34,11 +37,13 @@ class Overflow:
         stream_id: str,
         max_bytes: int | None,
         when_full: WhenFull,
+        clock: Callable[[], float],
     ) -> None:
         self._backend = backend
         self._stream_id = stream_id
         self._consequence = _CONSEQUENCE.get(when_full)
-        self._disk_full = False
+        self._clock = clock
+        self._silent_until = -math.inf
         self.max_bytes = max_bytes
         self.trim_fails = False
 
@@ -57,7 +62,8 @@ class Overflow:
     def append(self, items: Sequence[bytes]) -> QueueFull | None:
         """Append `items`; if there is no room for them, nothing happens and the reason is returned.
 
-        A full disk is logged once, until an append succeeds again, unless the caller gets told.
+        A full disk is logged, unless the caller gets told, but not again soon: it is full once more
+        after every record that leaves.
         """
         if self.max_bytes is not None:
             cost, used = self.cost(items), self._backend.size_bytes()
@@ -69,11 +75,11 @@ class Overflow:
         try:
             _call(self._backend.append, items)
         except QueueFull as full:
-            if self._consequence and not self._disk_full:
+            now = self._clock()
+            if self._consequence and now >= self._silent_until:
                 _log.warning("%r: %s; %s", self._stream_id, full, self._consequence)
-            self._disk_full = True
+                self._silent_until = now + _SILENCE
             return full
-        self._disk_full = False
         return None
 
     def read(self, max_records: int, max_bytes: int) -> list[bytes]:

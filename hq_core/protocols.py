@@ -45,7 +45,11 @@ OnCorruption = Literal["quarantine", "raise"]
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What a backend is opened for: the first argument of every `BackendFactory`."""
+    """What a backend is opened for: the first argument of every `BackendFactory`.
+
+    The queue holds the stream's lock, ``<file_name>.lock``, from before the opening until after
+    the closing: the backend has the stream to itself, in this process and all others.
+    """
 
     stream_id: str
     """The id as the user gave it: any text. For messages only, never part of a path."""
@@ -75,8 +79,8 @@ class OverflowBackend(Protocol):
                 ^ trim moves here   ^ read moves here
 
     Raise what your storage raises; the queue wraps it in `BackendError` once. Raise `QueueFull`
-    (from the original error) when the store is out of space, `StreamBusyError` when another owner
-    has the stream, `CorruptedData` when records turn out to be damaged.
+    (from the original error) when the store is out of space, `CorruptedData` when records turn out
+    to be damaged. A forked child never calls its parent's backend.
     """
 
     name: ClassVar[str]

@@ -1,5 +1,6 @@
 """`HybridQueue`: the engine with threads' way of waiting."""
 
+import contextlib
 import logging
 import math
 import os
@@ -23,6 +24,7 @@ from hq_core.errors import (
 from hq_core.limiters import TokenBucket
 from hq_core.memory import CountTier
 from hq_core.naming import file_name
+from hq_core.ownership import StreamLock
 from hq_core.protocols import (
     MAX_MESSAGE_BYTES,
     BackendFactory,
@@ -125,12 +127,14 @@ class HybridQueue:
         )
         needed = Capability.DURABLE if durable else Capability.NONE
         self._largest = min(tier.capacity()[1], MAX_MESSAGE_BYTES)
-        opened = registry.open_backend(backend, stream, options, needed)
-        self._recovery = opened.recovered
-        _tell(stream_id, opened.recovered)
-        try:
+        with contextlib.ExitStack() as undo:
+            ownership = _own(stream)
+            undo.callback(ownership.release)
+            opened = registry.open_backend(backend, stream, options, needed)
+            undo.callback(opened.close, delete=False)
             self._engine = Engine(
                 stream_id,
+                ownership=ownership,
                 memory=tier,
                 backend=opened,
                 limiter=limiter,
@@ -140,9 +144,9 @@ class HybridQueue:
                 max_overflow_bytes=max_overflow_bytes,
                 when_full=when_full,
             )
-        except BaseException:
-            opened.close(delete=False)
-            raise
+            undo.pop_all()
+        self._recovery = opened.recovered
+        _tell(stream_id, opened.recovered)
 
     def enqueue(self, data: Buffer, timeout: float | None = None) -> None:
         """Add one message of 0 to 10 MiB; the caller may reuse its buffer afterwards.
@@ -273,6 +277,14 @@ class HybridQueue:
             if waiter is None:
                 raise DequeueTimeout(f"nothing came within {timeout} s")
             _sleep(waiter, deadline, self._engine.withdraw_consumer)
+
+
+def _own(stream: Stream) -> StreamLock:
+    path = stream.directory / f"{stream.file_name}.lock"
+    try:
+        return StreamLock(path, stream.stream_id)
+    except OSError as exc:
+        raise BackendError(f"cannot own {stream.stream_id!r} by {path}: {exc.strerror}") from exc
 
 
 def _tell(stream_id: str, found: RecoveryReport) -> None:

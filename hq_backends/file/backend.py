@@ -8,7 +8,6 @@ Offsets, each on a record's first byte::
 import errno
 import os
 import stat
-import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,7 +17,6 @@ from typing import ClassVar, Final
 
 from hq_backends.file import recovery, space
 from hq_backends.file.format import HEADER_BYTES, decode, encode
-from hq_backends.file.ownership import StreamLock
 from hq_core.capabilities import Capability
 from hq_core.errors import BackendError, CorruptedData, QueueFull, StreamBusyError
 from hq_core.protocols import API_VERSION, Stream
@@ -70,13 +68,11 @@ class FileBackend:
         self._punched = 0
         self._can_punch = True
         self._rewrite_from = _REWRITE_FROM
-        self._lock = StreamLock(self._path.with_name(f"{self._path.name}.lock"), stream.stream_id)
         try:
             self.recovered = self._recover()
         except BaseException:
-            self._close_files(delete_data=False)
+            self._close_file()
             raise
-        _open_backends.add(self)
 
     # ---- the seam ----------------------------------------------------------------------------
 
@@ -137,9 +133,11 @@ class FileBackend:
         return self._tail - self._head
 
     def close(self, *, delete: bool) -> None:
-        """Close the file, remove it if nothing of it is to be kept, and let the next owner in."""
-        _open_backends.discard(self)
-        self._close_files(delete_data=delete or self._head == self._tail)
+        """Close the file, and remove it if nothing of it is to be kept."""
+        if self._fd >= 0 and (delete or self._head == self._tail):
+            self._path.unlink(missing_ok=True)
+            os.ftruncate(self._fd, 0)  # a forked child may keep the file in being
+        self._close_file()
 
     # ---- inside ------------------------------------------------------------------------------
 
@@ -233,6 +231,7 @@ class FileBackend:
             os.close(fd)
             target.unlink(missing_ok=True)
             raise
+        os.ftruncate(self._fd, 0)  # a forked child may keep the old file in being
         os.close(self._fd)
         self._fd = fd
         self._next -= head
@@ -309,28 +308,7 @@ class FileBackend:
             reason=found.damage or ("the last record is unfinished" if aside else ""),
         )
 
-    def _close_files(self, *, delete_data: bool) -> None:
-        try:
-            if self._fd >= 0:
-                os.close(self._fd)
-                if delete_data:
-                    self._path.unlink(missing_ok=True)
-        finally:
-            self._lock.release()
-
-    def abandon(self) -> None:
-        """In a forked child: close the descriptors and touch nothing."""
+    def _close_file(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
-        self._lock.abandon()
-
-
-_open_backends: weakref.WeakSet[FileBackend] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for backend in _open_backends:
-        backend.abandon()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+            self._fd = -1

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-import traceback
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -37,6 +36,7 @@ from hq_core import (
 )
 from hq_core.protocols import Leftover
 from tests.fakes import MemoryBackend
+from tests.forking import in_child
 
 HELD = [b"first", b"second", b"third"]
 """What the queue of these tests holds: two items in memory, one in the overflow file."""
@@ -105,21 +105,6 @@ def raises(error: type[Exception], words: tuple[str, ...], call: Callable[[], ob
         call()
     assert type(refusal.value) is error
     assert [word for word in words if word not in str(refusal.value)] == []
-
-
-def in_child(check: Callable[[], None]) -> None:
-    """Run `check` in a forked child; its traceback goes to stderr, and fails the test."""
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            check()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # ---- the constructor -------------------------------------------------------------------------
@@ -301,7 +286,7 @@ def sealed(tmp_path: Path) -> Path:
 def test_a_directory_that_is_not_writable_is_refused(sealed: Path) -> None:
     def child() -> None:
         become_nobody(sealed.parent)
-        words = ("cannot open the overflow of 's'", "Permission denied", "sealed/s.overflow")
+        words = ("cannot own 's'", "Permission denied", "sealed/s.lock")
         raises(BackendError, words, lambda: HybridQueue("s", 2, "sealed"))
 
     in_child(child)
@@ -835,6 +820,15 @@ def test_the_parent_goes_on_after_a_fork(queue: HybridQueue, spool: Path) -> Non
     queue.enqueue(b"fourth")
     assert queue.dequeue_many(9) == [*HELD, b"fourth"]
     queue.enqueue_many(HELD)  # for the fixture, through memory and the same file again
+
+
+def test_queues_closed_before_do_not_open_the_way_to_the_one_that_is_not(
+    queue: HybridQueue, opened: Opener
+) -> None:
+    closed = [opened(stream_id=f"closed-{number}") for number in range(8)]
+    for other in closed:
+        other.close()
+    in_child(lambda: raises(StreamBusyError, PARENTS, queue.stats))
 
 
 class HeldUp:

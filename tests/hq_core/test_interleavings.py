@@ -4,6 +4,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -99,11 +100,22 @@ class Slow(MemoryBackend):
         self._backend.close(delete=delete)
 
 
+class NoLock:
+    """Owns nothing: every schedule has a queue of its own, not all of them get closed."""
+
+    def __init__(self, path: Path, stream_id: str) -> None: ...
+
+    def release(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(Scheduler([], 0))
     monkeypatch.setattr("hq_core.engine.Lock", lambda: ControlledLock(world.scheduler))
     monkeypatch.setattr("hq_core.queue.ThreadWaiter", lambda: ControlledWaiter(world.scheduler))
+    monkeypatch.setattr("hq_core.queue.StreamLock", NoLock)
     clock = SimpleNamespace(monotonic=lambda: world.scheduler.now)
     monkeypatch.setattr("hq_core.queue.time", clock)
     return world

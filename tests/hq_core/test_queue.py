@@ -517,7 +517,7 @@ class TestLifeCycle:
             queue.enqueue_many(numbered(100))
             drain(queue)
             assert set(threading.enumerate()) == before
-            assert [p.name for p in tmp_path.iterdir()] == ["cam.overflow.lock"]
+            assert [p.name for p in tmp_path.iterdir()] == ["cam.lock"]
 
     @pytest.mark.slow
     def test_many_queues_leave_no_thread_descriptor_or_file(self, tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 """What opening makes of a file that an earlier owner left: the states a crash can leave it in."""
 
 import os
-from pathlib import Path
 
 import pytest
 
 from hq_backends.file import FileBackend
 from hq_core.errors import CorruptedData, StreamBusyError
 from hq_core.protocols import MAX_MESSAGE_BYTES
+from tests.forking import killed_after
 from tests.hq_backends.file.conftest import Spool
 
 EVERYTHING = 1_000_000_000
@@ -38,7 +38,7 @@ def test_part_of_a_length_is_cut_without_more_ado(spool: Spool, cut: int) -> Non
     backend = spool.open()
     assert backend.recovered.torn_bytes == cut
     assert spool.path.read_bytes() == WHOLE
-    assert spool.names() == ["s.overflow", "s.overflow.lock"]
+    assert spool.names() == ["s.overflow"]
     assert drain(backend) == RECORDS
 
 
@@ -79,7 +79,7 @@ def test_a_file_damaged_from_its_start_is_renamed(spool: Spool) -> None:
     spool.path.write_bytes(DAMAGE)
     backend = spool.open()
     assert backend.recovered.quarantined_bytes == len(DAMAGE)
-    assert spool.names() == ["s.overflow.lock", "s.overflow.quarantine-1"]
+    assert spool.names() == ["s.overflow.quarantine-1"]
     backend.append([b"new"])
     assert drain(backend) == [b"new"]
 
@@ -169,19 +169,13 @@ def test_a_quarantine_that_cannot_be_written_cuts_nothing(
     assert spool.names() == ["s.overflow"]
 
 
-def test_a_killed_writer_leaves_what_it_had_acknowledged(spool: Spool, tmp_path: Path) -> None:
-    pid = os.fork()
-    if pid == 0:
-        backend = spool.open()
-        backend.append(RECORDS)
-        os.kill(os.getpid(), 9)
-    os.waitpid(pid, 0)
-    backend = spool.open()
-    assert drain(backend) == RECORDS
+def test_a_killed_writer_leaves_what_it_had_acknowledged(spool: Spool) -> None:
+    killed_after(lambda: spool.open().append(RECORDS))
+    assert drain(spool.open()) == RECORDS
 
 
 def test_the_remains_of_a_rewrite_are_removed(spool: Spool) -> None:
     spool.path.write_bytes(WHOLE)
     spool.path.with_name("s.overflow.new").write_bytes(WHOLE[:5])
     assert drain(spool.open()) == RECORDS
-    assert spool.names() == ["s.overflow", "s.overflow.lock"]
+    assert spool.names() == ["s.overflow"]

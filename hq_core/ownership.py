@@ -1,4 +1,4 @@
-"""One owner a stream: an exclusive `flock` on ``<stream>.overflow.lock``.
+"""One owner a stream, whatever its backend: an exclusive `flock` on ``<stream>.lock``.
 
 `flock`, since it sees a second opener in the same process too, which POSIX locks do not. The lock
 file is removed with the queue, under its own lock, so that a million short-lived streams leave
@@ -49,8 +49,10 @@ class StreamLock:
         try:
             self._path.unlink(missing_ok=True)
         finally:
-            os.close(self._fd)
+            self.abandon()
 
     def abandon(self) -> None:
-        """In a forked child: close the descriptor, which is all the child has of the lock."""
-        os.close(self._fd)
+        """Close the descriptor, which is all that a forked child has of the lock. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)

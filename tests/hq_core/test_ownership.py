@@ -2,18 +2,18 @@
 
 import fcntl
 import os
-import signal
 import stat
-import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
-from hq_backends.file.ownership import StreamLock
-from hq_core import BackendError, HybridQueue, StreamBusyError
+from hq_core import BackendError, CorruptedData, HybridQueue, StreamBusyError
+from hq_core.ownership import StreamLock
+from tests.forking import forked, in_child, killed_after
 from tests.interleaving import Scheduler, explore
 
 UNBOUNDED = 1_000
@@ -22,7 +22,7 @@ UNBOUNDED = 1_000
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "s.overflow.lock"
+    return tmp_path / "s.lock"
 
 
 def taken(path: Path) -> bool:
@@ -43,21 +43,6 @@ def descriptors_of(path: Path) -> list[int]:
     """Those that are open on `path`."""
     links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     return [int(link.name) for link in links if link.readlink() == path]
-
-
-def in_child(check: Callable[[], None]) -> None:
-    """Run `check` in a forked child; its traceback goes to stderr, and fails the test."""
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            check()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # ---- owning and letting go -------------------------------------------------------------------
@@ -120,17 +105,13 @@ def test_release_leaves_no_file_and_no_descriptor_behind(path: Path) -> None:
 
 
 def test_streams_of_one_directory_do_not_exclude_one_another(path: Path) -> None:
-    one, other = StreamLock(path, "s"), StreamLock(path.with_name("t.overflow.lock"), "t")
+    one, other = StreamLock(path, "s"), StreamLock(path.with_name("t.lock"), "t")
     one.release()
     other.release()
 
 
 def test_a_lock_file_that_a_killed_owner_left_is_no_lock(path: Path) -> None:
-    child = os.fork()
-    if not child:
-        StreamLock(path, "s")
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+    killed_after(lambda: StreamLock(path, "s"))
     assert path.exists()
     StreamLock(path, "s").release()
     assert not path.exists()
@@ -155,12 +136,12 @@ def test_the_lock_is_not_passed_on_to_a_program_that_is_started(path: Path) -> N
 def test_the_stream_is_free_even_if_the_lock_file_cannot_be_removed(tmp_path: Path) -> None:
     directory, moved = tmp_path / "spool", tmp_path / "moved"
     directory.mkdir()
-    lock = StreamLock(directory / "s.overflow.lock", "s")
+    lock = StreamLock(directory / "s.lock", "s")
     directory.rename(moved)
     directory.write_bytes(b"a file now: nothing below it can be removed")
     with pytest.raises(OSError, match="Not a directory"):
         lock.release()
-    assert not taken(moved / "s.overflow.lock")
+    assert not taken(moved / "s.lock")
 
 
 # ---- what lies in the lock file's place ------------------------------------------------------
@@ -190,7 +171,7 @@ def test_a_directory_in_place_of_the_lock_file_is_refused(path: Path) -> None:
 
 def test_a_queue_says_which_lock_file_it_cannot_use(path: Path) -> None:
     path.symlink_to("elsewhere")
-    with pytest.raises(BackendError, match=r"s\.overflow\.lock") as failure:
+    with pytest.raises(BackendError, match=r"s\.lock") as failure:
         HybridQueue("s", 1, path.parent)
     assert isinstance(failure.value.__cause__, OSError)
 
@@ -212,43 +193,102 @@ def test_a_child_that_abandons_the_lock_does_not_release_it(path: Path) -> None:
 
 
 def test_a_child_that_abandons_the_lock_keeps_no_descriptor_of_it(path: Path) -> None:
-    before = descriptors()
     lock = StreamLock(path, "s")
+    assert len(descriptors_of(path)) == 1
 
     def child() -> None:
         lock.abandon()
-        assert descriptors() == before
+        assert descriptors_of(path) == []
 
     in_child(child)
     lock.release()
 
 
 def test_a_queue_is_abandoned_in_every_child(path: Path) -> None:
-    before = descriptors()
     with HybridQueue("s", 1, path.parent) as queue:
         queue.enqueue_many([b"memory", b"overflow"])
 
         def child() -> None:
-            assert descriptors() == before
+            assert descriptors_of(path) == []
 
         in_child(child)
         assert taken(path)
         assert queue.dequeue_many(2) == [b"memory", b"overflow"]
 
 
+def test_queues_that_were_closed_before_a_fork_are_no_matter(path: Path) -> None:
+    closed = [HybridQueue(f"closed {number}", 1, path.parent) for number in range(5)]
+    for queue in closed:
+        queue.close()
+    with HybridQueue("s", 1, path.parent) as queue, path.open("rb") as unrelated:
+
+        def child() -> None:
+            with pytest.raises(StreamBusyError):
+                queue.enqueue(b"child")
+            os.fstat(unrelated.fileno())
+
+        in_child(child)
+
+
 def test_a_parent_lets_the_next_owner_in_while_its_child_lives_on(path: Path) -> None:
     until_closed, done = os.pipe()
     queue = HybridQueue("s", 1, path.parent)
-    child = os.fork()
-    if not child:
+
+    def wait_for_the_parent() -> None:
         os.close(done)
         os.read(until_closed, 1)
-        os._exit(0)
+
+    child = forked(wait_for_the_parent)
     queue.close()
     HybridQueue("s", 1, path.parent).close()
     os.close(done)
     os.waitpid(child, 0)
     os.close(until_closed)
+
+
+def still_open(files: list[BinaryIO]) -> None:
+    for file in files:
+        os.fstat(file.fileno())
+
+
+def opened_in(directory: Path, stack: ExitStack) -> list[BinaryIO]:
+    """More files than a queue has, so that they get the numbers of any it has closed."""
+    paths = [directory / f"other-{number}" for number in range(4)]
+    return [stack.enter_context(path.open("wb")) for path in paths]
+
+
+def test_a_fork_after_close_leaves_the_descriptors_that_came_after_it_alone(path: Path) -> None:
+    queue = HybridQueue("s", 1, path.parent)
+    queue.enqueue_many([b"memory", b"overflow"])
+    queue.close()
+    with ExitStack() as stack:
+        files = opened_in(path.parent, stack)
+        in_child(lambda: still_open(files))
+    assert queue.depth == 0  # it was alive all the time
+
+
+def test_a_fork_after_a_failed_opening_leaves_later_descriptors_alone(path: Path) -> None:
+    overflow = path.with_name("s.overflow")
+    overflow.write_bytes(b"\xff" * 8)
+    with pytest.raises(CorruptedData) as failure:
+        HybridQueue("s", 1, path.parent, on_corruption="raise")
+    with ExitStack() as stack:
+        files = opened_in(path.parent, stack)
+        in_child(lambda: still_open(files))
+    assert failure.value.__traceback__ is not None  # keeps alive what the attempt has made
+
+
+def test_a_childs_own_child_leaves_the_descriptors_of_its_parent_alone(path: Path) -> None:
+    with HybridQueue("s", 1, path.parent) as queue:
+        queue.enqueue_many([b"memory", b"overflow"])
+
+        def child() -> None:
+            with ExitStack() as stack:
+                files = opened_in(path.parent, stack)
+                in_child(lambda: still_open(files))
+
+        in_child(child)
+        assert taken(path)
 
 
 # ---- every schedule --------------------------------------------------------------------------
