@@ -308,8 +308,10 @@ class Engine:
             full = self._append(items)
             if full is None:
                 return True
-            if self._trim() or (self._when_full == "drop_oldest" and self._drop_oldest()):
+            if self._make_room():
                 continue
+            if self._when_full == "drop_oldest" and (self._drop_oldest() or self._make_room()):
+                continue  # the second, since a consumer may have taken what was to be dropped
             with self._mutex:
                 if not self._finished():  # else it has become so after the trim: trim again
                     return self._no_room(items, waiter, full)
@@ -359,17 +361,21 @@ class Engine:
         self._producers.park(waiter)
         return False
 
-    def _drop_oldest(self) -> bool:
-        """Drop the oldest item and let stored ones follow into memory; False: there is none.
+    def _make_room(self) -> bool:
+        """Let stored items follow into memory, if it has room for them. Holds `_io` only."""
+        try:
+            return self._refill()
+        except HybridQueueError:  # the consumer's trouble, not this producer's
+            return False
 
-        Holds `_io` only.
-        """
+    def _drop_oldest(self) -> bool:
+        """Drop the oldest item in memory; False: there is none. Holds `_io` only."""
         with self._mutex:
             dropped = self._memory.take_one() is not None
             if dropped:
                 self._drop(1)
                 self._done += self._durable
-        return bool(self._refill()) or dropped
+            return dropped
 
     def _drop(self, count: int) -> None:
         self._discarded += count
@@ -405,11 +411,14 @@ class Engine:
         """Whether a durable queue has records to trim, which nothing else would set off."""
         return self._durable and self._done > 0 and not self._overflow.trim_fails
 
-    def _refill(self) -> int:
-        """Move one batch of stored records to memory, and trim. Holds `_io` only."""
+    def _refill(self) -> bool:
+        """Move one batch of stored records to memory, and trim; whether either was possible.
+
+        Holds `_io` only.
+        """
         with self._mutex:
             if self._state == "closed":
-                return 0
+                return False
             items, size = self._memory.room()
             empty = not self._memory.items()
         moved = 0
@@ -417,8 +426,7 @@ class Engine:
             moved = self._transfer(min(items, _BATCH), min(size, MAX_MESSAGE_BYTES))
             if empty and not moved and self._damage is None:
                 raise BackendError(f"the backend holds {self._stored} records but gives none")
-        self._trim()
-        return moved
+        return self._trim() or moved > 0
 
     def _transfer(self, max_records: int, max_bytes: int) -> int:
         """Holds `_io` only."""

@@ -35,8 +35,8 @@ from hq_core import (
     registry,
 )
 from hq_core.protocols import Leftover
+from hq_core.testing.forking import in_child
 from tests.fakes import MemoryBackend
-from tests.forking import in_child
 
 HELD = [b"first", b"second", b"third"]
 """What the queue of these tests holds: two items in memory, one in the overflow file."""
@@ -769,7 +769,17 @@ def files(spool: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in spool.iterdir()}
 
 
-@each({**ENQUEUES, **DEQUEUES, **ANSWERS, "shutdown": HybridQueue.shutdown})
+FROM_A_CHILD: Mapping[str, Call] = {
+    **ENQUEUES,
+    "dequeue": lambda queue: queue.dequeue(5),  # not for ever, should it be let in
+    "dequeue_many": lambda queue: queue.dequeue_many(2, 5),
+    "try_dequeue": HybridQueue.try_dequeue,
+    **ANSWERS,
+    "shutdown": HybridQueue.shutdown,
+}
+
+
+@each(FROM_A_CHILD)
 def test_a_forked_child_cannot_use_its_parents_queue(
     queue: HybridQueue, spool: Path, call: Call
 ) -> None:

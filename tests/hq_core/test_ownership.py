@@ -13,7 +13,7 @@ import pytest
 
 from hq_core import BackendError, CorruptedData, HybridQueue, StreamBusyError
 from hq_core.ownership import StreamLock
-from tests.forking import forked, in_child, killed_after
+from hq_core.testing.forking import forked, in_child, killed_after
 from tests.interleaving import Scheduler, explore
 
 UNBOUNDED = 1_000

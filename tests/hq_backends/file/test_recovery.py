@@ -7,7 +7,7 @@ import pytest
 from hq_backends.file import FileBackend
 from hq_core.errors import CorruptedData, StreamBusyError
 from hq_core.protocols import MAX_MESSAGE_BYTES
-from tests.forking import killed_after
+from hq_core.testing.forking import killed_after
 from tests.hq_backends.file.conftest import Spool
 
 EVERYTHING = 1_000_000_000
