@@ -12,7 +12,7 @@ from hq_cli.supervision import explain_read, explain_write
 from hq_cli.transfer import Transfer
 from hq_core import HybridQueue, InlinePump
 from hq_core.protocols import Stream
-from tests.fakes import FaultyBackend
+from hq_core.testing import FaultyBackend, MemoryBackend
 
 Fault = Callable[[str, int], Exception | None]
 Run = Callable[[Fault, bytes], tuple[Transfer, bytes]]
@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         sink = LateSink(drain)
 
         def faulty(stream: Stream) -> FaultyBackend:
-            return FaultyBackend(stream, fault)
+            return FaultyBackend(MemoryBackend(stream), fault)
 
         def ended() -> None:
             sink.may_write.set()

@@ -35,8 +35,8 @@ from hq_core import (
     registry,
 )
 from hq_core.protocols import Leftover
+from hq_core.testing import MemoryBackend
 from hq_core.testing.forking import in_child
-from tests.fakes import MemoryBackend
 
 HELD = [b"first", b"second", b"third"]
 """What the queue of these tests holds: two items in memory, one in the overflow file."""

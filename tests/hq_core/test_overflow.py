@@ -5,12 +5,12 @@ import pytest
 from hq_core.errors import QueueFull
 from hq_core.overflow import Overflow
 from hq_core.protocols import Stream, WhenFull
-from tests.fakes import FaultyBackend
+from hq_core.testing import FaultyBackend, MemoryBackend
 
 
-def full_overflow(spool_of: Stream, when_full: WhenFull, times: list[float]) -> Overflow:
+def full_overflow(stream: Stream, when_full: WhenFull, times: list[float]) -> Overflow:
     """One whose disk is full, at the `times` given."""
-    backend = FaultyBackend(spool_of, lambda method, _: QueueFull("the disk is full"))
+    backend = FaultyBackend(MemoryBackend(stream), lambda *_: QueueFull("the disk is full"))
     clock = iter(times)
     return Overflow(
         backend,

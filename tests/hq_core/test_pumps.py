@@ -10,7 +10,7 @@ from threading import Event, Thread
 import pytest
 
 from hq_core import HybridQueue, InlinePump, Pump, ThreadPump, Unlimited
-from tests.fakes import MemoryBackend
+from hq_core.testing import MemoryBackend
 
 NAME = "hq-pump-test"
 LONG = 60.0

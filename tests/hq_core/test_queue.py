@@ -30,7 +30,7 @@ from hq_core import (
     TokenBucket,
     Unlimited,
 )
-from tests.fakes import FaultyBackend, MemoryBackend
+from hq_core.testing import FaultyBackend, ManualPump, MemoryBackend
 
 MakeQueue = Callable[..., HybridQueue]
 
@@ -95,7 +95,7 @@ class TestCore:
     def test_new_items_go_behind_those_on_disk_though_memory_has_room(
         self, make_queue: MakeQueue
     ) -> None:
-        queue = make_queue(4, pump=_NoPump())
+        queue = make_queue(4, pump=ManualPump())
         for item in numbered(6):
             queue.enqueue(item)
         assert queue.dequeue() == b"item 0"
@@ -171,7 +171,7 @@ class TestCore:
         assert queue.stats().enqueued == 0
 
     def test_try_dequeue_finds_an_item_whenever_there_is_one(self, make_queue: MakeQueue) -> None:
-        queue = make_queue(1, pump=_NoPump())
+        queue = make_queue(1, pump=ManualPump())
         queue.enqueue_many(numbered(3))
         assert [queue.try_dequeue() for _ in range(3)] == numbered(3)
         with pytest.raises(QueueEmpty):
@@ -350,7 +350,7 @@ class TestFailure:
         def fault(method: str, number: int) -> Exception | None:
             return OSError(5, "Input/output error") if method == "trim" and number < 7 else None
 
-        queue = make_queue(1, backend=_faulty(fault), pump=_NoPump())
+        queue = make_queue(1, backend=_faulty(fault), pump=ManualPump())
         queue.enqueue_many(numbered(5))
         assert drain(queue) == numbered(5)
         assert queue.stats().disk_bytes == 0
@@ -618,20 +618,10 @@ def test_many_threads_deliver_everything_once(tmp_path: Path) -> None:
     assert stats.spilled > 0
 
 
-class _NoPump:
-    """A pump that never comes: consumers have to refill by themselves."""
-
-    def start(self, step: Callable[[], bool], name: str) -> None: ...
-
-    def wake(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-
 def _faulty(
     fault: Callable[[str, int], Exception | None],
 ) -> Callable[[Stream], FaultyBackend]:
-    return lambda stream: FaultyBackend(stream, fault)
+    return lambda stream: FaultyBackend(MemoryBackend(stream), fault)
 
 
 def _announcing_reads(event: threading.Event) -> Callable[[Stream], MemoryBackend]:

@@ -24,11 +24,11 @@ from hq_core import (
     registry,
 )
 from hq_core.protocols import BackendFactory
-from tests.fakes import MemoryBackend
+from hq_core.testing import MemoryBackend
 
 IMPORTS = """
 from hq_core.hookspecs import hookimpl
-from tests.fakes import MemoryBackend
+from hq_core.testing import MemoryBackend
 """
 
 GOOD = f"""{IMPORTS}
@@ -494,8 +494,9 @@ def test_what_a_backend_raises_on_purpose_comes_out_as_it_is(spool: Path) -> Non
 
 
 class Closing(MemoryBackend):
-    """Notes how it was closed."""
+    """Promises nothing, and notes how it was closed."""
 
+    capabilities: ClassVar[Capability] = Capability.NONE
     closings: ClassVar[list[bool]] = []
 
     def close(self, *, delete: bool) -> None:
