@@ -80,6 +80,8 @@ class Engine:
         when_full: WhenFull,
     ) -> None:
         self.stream_id = stream_id
+        self.recovery = backend.recovered
+        self.largest = min(memory.capacity()[1], MAX_MESSAGE_BYTES)
         self._ownership = ownership
         self._memory = memory
         self._overflow = Overflow(

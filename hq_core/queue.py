@@ -1,51 +1,31 @@
 """`HybridQueue`: the engine with threads' way of waiting."""
 
-import contextlib
-import logging
 import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from types import TracebackType
-from typing import Self, get_args
+from typing import Self
 
-from hq_core import registry
-from hq_core.capabilities import Capability
-from hq_core.checks import choice, instance, positive_int
-from hq_core.engine import Engine
-from hq_core.errors import (
-    BackendError,
-    DequeueTimeout,
-    MessageTooLargeError,
-    QueueEmpty,
-)
-from hq_core.limiters import TokenBucket
-from hq_core.memory import CountTier
-from hq_core.naming import file_name
-from hq_core.ownership import StreamLock
+from hq_core.checks import positive_int
+from hq_core.errors import DequeueTimeout, QueueEmpty
+from hq_core.messages import Buffer, as_message, as_messages
+from hq_core.opening import open_engine
 from hq_core.protocols import (
-    MAX_MESSAGE_BYTES,
     BackendFactory,
     Leftover,
     Limiter,
     MemoryTier,
     OnCorruption,
     Pump,
-    Stream,
     Waiter,
     WhenFull,
 )
-from hq_core.pumps import ThreadPump
 from hq_core.stats import QueueStats, RecoveryReport
 from hq_core.waiters import ThreadWaiter
 
 __all__ = ["HybridQueue"]
-
-_log = logging.getLogger("hq_core")
-
-Buffer = bytes | bytearray | memoryview
 
 
 class HybridQueue:
@@ -104,49 +84,22 @@ class HybridQueue:
         max_overflow_bytes: int | None = None,
         when_full: WhenFull = "raise",
     ) -> None:
-        tier = _memory_tier(memory_items, memory)
-        limiter = TokenBucket() if limiter is None else limiter
-        instance("limiter", limiter, Limiter, "a Limiter such as Unlimited()")
-        pump = ThreadPump() if pump is None else pump
-        instance("pump", pump, Pump, "a Pump such as InlinePump()")
-        options = {} if backend_options is None else backend_options
-        instance("backend_options", options, Mapping, "a mapping from names to values")
-        instance("durable", durable, bool, "True or False")
-        choice("leftover", leftover, get_args(Leftover))
-        choice("on_corruption", on_corruption, get_args(OnCorruption))
-        choice("when_full", when_full, get_args(WhenFull))
-        if max_overflow_bytes is not None:
-            positive_int("max_overflow_bytes", max_overflow_bytes)
-        stream = Stream(
-            stream_id=stream_id,
-            file_name=file_name(stream_id),
-            directory=_make_directory(directory),
-            max_bytes=max_overflow_bytes,
+        self._engine = open_engine(
+            stream_id,
+            memory_items,
+            directory,
+            backend=backend,
+            backend_options=backend_options,
+            memory=memory,
+            limiter=limiter,
+            pump=pump,
+            durable=durable,
             leftover=leftover,
             on_corruption=on_corruption,
+            max_overflow_bytes=max_overflow_bytes,
+            when_full=when_full,
         )
-        needed = Capability.DURABLE if durable else Capability.NONE
-        self._largest = min(tier.capacity()[1], MAX_MESSAGE_BYTES)
-        with contextlib.ExitStack() as undo:
-            ownership = _own(stream)
-            undo.callback(ownership.release)
-            opened = registry.open_backend(backend, stream, options, needed)
-            undo.callback(opened.close, delete=False)
-            self._engine = Engine(
-                stream_id,
-                ownership=ownership,
-                memory=tier,
-                backend=opened,
-                limiter=limiter,
-                pump=pump,
-                clock=time.monotonic,
-                durable=durable,
-                max_overflow_bytes=max_overflow_bytes,
-                when_full=when_full,
-            )
-            undo.pop_all()
-        self._recovery = opened.recovered
-        _tell(stream_id, opened.recovered)
+        self._largest = self._engine.largest
 
     def enqueue(self, data: Buffer, timeout: float | None = None) -> None:
         """Add one message of 0 to 10 MiB; the caller may reuse its buffer afterwards.
@@ -158,9 +111,7 @@ class HybridQueue:
         `QueueClosed`; the message is then not in the queue, and everything else is as it was.
         """
         deadline = _deadline(timeout)
-        item = data if type(data) is bytes else _copy(data)
-        if len(item) > self._largest:
-            raise _too_large(len(item), self._largest)
+        item = as_message(data, self._largest)
         if not self._engine.offer(item):
             self._spill([item], deadline)
 
@@ -171,12 +122,7 @@ class HybridQueue:
         burst can never pass.
         """
         deadline = _deadline(timeout)
-        if isinstance(items, (bytes, bytearray, memoryview, str)):
-            raise TypeError("enqueue_many takes an iterable of messages; for one, use enqueue")
-        batch = [data if type(data) is bytes else _copy(data) for data in items]
-        for item in batch:
-            if len(item) > self._largest:
-                raise _too_large(len(item), self._largest)
+        batch = as_messages(items, self._largest)
         if batch and not self._engine.offer_all(batch):
             self._spill(batch, deadline)
 
@@ -255,7 +201,7 @@ class HybridQueue:
     @property
     def recovery(self) -> RecoveryReport:
         """What opening found of an earlier owner."""
-        return self._recovery
+        return self._engine.recovery
 
     def stats(self) -> QueueStats:
         """One consistent snapshot."""
@@ -279,21 +225,6 @@ class HybridQueue:
             _sleep(waiter, deadline, self._engine.withdraw_consumer)
 
 
-def _own(stream: Stream) -> StreamLock:
-    path = stream.directory / f"{stream.file_name}.lock"
-    try:
-        return StreamLock(path, stream.stream_id)
-    except OSError as exc:
-        raise BackendError(f"cannot own {stream.stream_id!r} by {path}: {exc.strerror}") from exc
-
-
-def _tell(stream_id: str, found: RecoveryReport) -> None:
-    if found.records:
-        _log.info("%r takes over %d items of an earlier owner", stream_id, found.records)
-    if found.quarantine is not None:
-        _log.warning("%r: %s is set aside: %s", stream_id, found.quarantine, found.reason)
-
-
 def _deadline(timeout: float | None) -> float:
     """When a wait of `timeout` seconds ends, on the monotonic clock."""
     if timeout is None:
@@ -313,40 +244,3 @@ def _sleep(waiter: ThreadWaiter, deadline: float, withdraw: Callable[[Waiter], N
     finally:
         if not woken:
             withdraw(waiter)
-
-
-def _copy(data: object) -> bytes:
-    try:
-        view = memoryview(data)  # type: ignore[arg-type]  # the check is what it is for
-    except TypeError:
-        kind = type(data).__name__
-        hint = "; encode it first" if isinstance(data, str) else ""
-        raise TypeError(f"a message must be bytes or another buffer, not {kind}{hint}") from None
-    with view:
-        if view.nbytes > MAX_MESSAGE_BYTES:
-            raise _too_large(view.nbytes, MAX_MESSAGE_BYTES)
-        return view.tobytes()
-
-
-def _too_large(size: int, largest: int) -> MessageTooLargeError:
-    return MessageTooLargeError(f"{size} bytes in one message; this queue takes up to {largest}")
-
-
-def _memory_tier(memory_items: int | None, memory: MemoryTier | None) -> MemoryTier:
-    if memory is None:
-        return CountTier(positive_int("memory_items", memory_items))
-    instance("memory", memory, MemoryTier, "a MemoryTier such as BytesTier(64 << 20)")
-    if memory_items is not None:
-        raise TypeError("memory_items must be None when memory= says how much memory there is")
-    return memory
-
-
-def _make_directory(directory: str | os.PathLike[str]) -> Path:
-    path = Path(directory)
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except FileExistsError:
-        raise BackendError(f"{path} is a file: name a directory for the overflow") from None
-    except OSError as exc:
-        raise BackendError(f"cannot make the directory {path}: {exc.strerror}") from exc
-    return path

@@ -1,6 +1,7 @@
 """Everything a caller can get wrong: what is raised, what it says, and that nothing has changed."""
 
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -239,6 +240,18 @@ def test_a_part_that_fails_at_opening_leaves_the_stream_free(
     HybridQueue("s", 2, spool).close()
 
 
+def test_a_pump_that_fails_at_opening_costs_nothing_that_was_stored(spool: Path) -> None:
+    spool.mkdir()
+    left = spool / "s.overflow"
+    left.write_bytes(b"\0\0\0\4kept")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(RuntimeError, match="on purpose"):
+        HybridQueue("s", 2, spool, pump=BrokenPump())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    with HybridQueue("s", 2, spool) as queue:
+        assert queue.dequeue() == b"kept"
+
+
 # ---- the directory ---------------------------------------------------------------------------
 
 
@@ -261,6 +274,17 @@ def test_a_directory_with_too_long_a_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 300)
     words = ("cannot make the directory", "name too long")
     raises(BackendError, words, lambda: HybridQueue("s", 2, path))
+
+
+@pytest.mark.parametrize("made", ["spool", "new/deep/spool"])
+def test_directories_that_are_made_are_for_their_user_alone(tmp_path: Path, made: str) -> None:
+    before = os.umask(0o022)
+    try:
+        HybridQueue("s", 2, tmp_path / made).close()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == dict.fromkeys(Path(made).parts, 0o700)
 
 
 def become_nobody(home: Path) -> None:
@@ -392,7 +416,7 @@ def test_10_mib_are_accepted_in_either_tier(opened: Opener, kind: Callable[[int]
     queue = opened(memory_items=1)
     queue.enqueue(kind(MAX_MESSAGE_BYTES))
     assert not queue.has_disk_data
-    queue.enqueue(kind(MAX_MESSAGE_BYTES))
+    queue.enqueue_many([kind(MAX_MESSAGE_BYTES)])
     assert queue.has_disk_data
     assert [len(item) for item in queue.dequeue_many(2)] == [MAX_MESSAGE_BYTES] * 2
 
@@ -670,7 +694,8 @@ def test_a_queue_that_was_shut_down_takes_nothing(queue: HybridQueue, call: Call
 
 @each(DEQUEUES)
 def test_a_queue_that_was_shut_down_gives_what_it_has(opened: Opener, call: Call) -> None:
-    queue = filled(opened())
+    queue = opened()
+    queue.enqueue_many(HELD)  # more than fits: all of it is stored
     queue.shutdown()
     got: list[object] = []
     while queue.depth:

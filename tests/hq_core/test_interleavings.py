@@ -121,7 +121,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(Scheduler([], 0))
     monkeypatch.setattr("hq_core.engine.Lock", lambda: ControlledLock(world.scheduler))
     monkeypatch.setattr("hq_core.queue.ThreadWaiter", lambda: ControlledWaiter(world.scheduler))
-    monkeypatch.setattr("hq_core.queue.StreamLock", NoLock)
+    monkeypatch.setattr("hq_core.opening.StreamLock", NoLock)
     clock = SimpleNamespace(monotonic=lambda: world.scheduler.now)
     monkeypatch.setattr("hq_core.queue.time", clock)
     return world

@@ -1,5 +1,6 @@
 """One owner a stream: in one process, in several, across forks, and under every schedule."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -142,6 +143,27 @@ def test_the_stream_is_free_even_if_the_lock_file_cannot_be_removed(tmp_path: Pa
     with pytest.raises(OSError, match="Not a directory"):
         lock.release()
     assert not taken(moved / "s.lock")
+
+
+def test_a_lock_file_that_somebody_removed_is_released_all_the_same(path: Path) -> None:
+    before = descriptors()
+    lock = StreamLock(path, "s")
+    path.unlink()
+    lock.release()
+    assert descriptors() == before
+
+
+def test_a_file_system_that_cannot_lock_is_an_error_and_keeps_no_descriptor(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    before = descriptors()
+    with pytest.raises(OSError, match="No locks available"):
+        StreamLock(path, "s")
+    assert descriptors() == before
 
 
 # ---- what lies in the lock file's place ------------------------------------------------------

@@ -35,7 +35,7 @@ def test_three_lines_are_a_test_module(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert re.search(r"\d\d+ passed", done.stdout)
     assert "it does not promise CRASH_SAFE" in done.stdout, "what was skipped is told, and why"
-    left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
+    left = {path.name for path in tmp_path.iterdir()} - {"__pycache__", ".hypothesis"}
     assert left == {"test_mine.py"}
 
 
