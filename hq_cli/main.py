@@ -14,6 +14,8 @@ COMMANDS: Final = {
     "pipe": "buffer a stream between two programs, in memory and then on disk",
     "demo": "show a queue riding out a stalled consumer, with a picture as the proof",
     "backends": "list the overflow backends and what they promise",
+    "check": "run the conformance suite on a backend",
+    "bench": "measure a backend beside the bare file system",
 }
 """Subcommand to summary; each is the module of its name, with `configure` and `run`."""
 

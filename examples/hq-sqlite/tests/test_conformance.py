@@ -1,0 +1,7 @@
+from hq_sqlite import SqliteBackend
+
+from hq_core.testing import BackendConformance
+
+
+class TestSqlite(BackendConformance):
+    backend = SqliteBackend
