@@ -18,7 +18,7 @@ def choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
-def instance(name: str, value: object, kind: type, wanted: str) -> None:
+def instance(name: str, value: object, kind: type | tuple[type, ...], wanted: str) -> None:
     """Raise `TypeError`, saying what is `wanted`, unless `value` is a `kind`."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")

@@ -109,6 +109,7 @@ def _memory_tier(memory_items: int | None, memory: MemoryTier | None) -> MemoryT
 
 
 def _make_directory(directory: str | os.PathLike[str]) -> Path:
+    instance("directory", directory, (str, os.PathLike), "a str or os.PathLike")
     path = Path(directory)
     try:
         for ancestor in reversed(path.parents):  # mkdir(parents=True) has no mode for these

@@ -123,7 +123,7 @@ class HybridQueue:
         """
         deadline = _deadline(timeout)
         batch = as_messages(items, self._largest)
-        if batch and not self._engine.offer_all(batch):
+        if not self._engine.offer_all(batch):
             self._spill(batch, deadline)
 
     def dequeue(self, timeout: float | None = None) -> bytes:
@@ -233,6 +233,8 @@ def _deadline(timeout: float | None) -> float:
         raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
     if not timeout >= 0:
         raise ValueError(f"timeout must be 0 (do not wait) or more, not {timeout}")
+    if timeout > threading.TIMEOUT_MAX:
+        return math.inf
     return time.monotonic() + timeout
 
 

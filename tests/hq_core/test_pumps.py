@@ -141,22 +141,6 @@ def test_the_thread_ends_at_stop(thread_pump: ThreadPump) -> None:
     assert not thread.is_alive()
 
 
-def test_stop_returns_only_after_the_step_under_way(thread_pump: ThreadPump) -> None:
-    entered = Event()
-    finished: list[int] = []
-
-    def step() -> bool:
-        entered.set()
-        finished.append(sum(range(1_000_000)))
-        return False
-
-    thread_pump.start(step, NAME)
-    thread_pump.wake()
-    assert entered.wait(LONG)
-    thread_pump.stop()
-    assert finished
-
-
 def test_a_wake_after_stop_starts_no_thread(thread_pump: ThreadPump, started: list[Thread]) -> None:
     thread_pump.start(Work().step, NAME)
     thread_pump.stop()
@@ -164,17 +148,17 @@ def test_a_wake_after_stop_starts_no_thread(thread_pump: ThreadPump, started: li
     assert started == []
 
 
-def test_without_a_thread_to_have_a_wake_harms_nobody_and_is_logged(
+def test_without_a_thread_to_have_whoever_wakes_takes_the_steps_and_it_is_logged(
     thread_pump: ThreadPump, no_threads: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    work = Work()
+    """Were no step taken, the queue would think the pump busy and never wake it again."""
+    work = Work(batches=2)
     thread_pump.start(work.step, NAME)
     thread_pump.wake()
+    assert (work.calls, work.threads) == (3, {threading.current_thread()})
     assert caplog.record_tuples == [
-        ("hq_core", logging.WARNING, f"{NAME} cannot start: can't start new thread")
+        ("hq_core", logging.WARNING, f"{NAME} has no thread: can't start new thread")
     ]
-    thread_pump.stop()
-    assert work.calls == 0
 
 
 def test_a_later_wake_finds_a_thread_again(
@@ -183,9 +167,11 @@ def test_a_later_wake_finds_a_thread_again(
     work = Work()
     thread_pump.start(work.step, NAME)
     thread_pump.wake()
+    work.wait()
     no_threads()  # no more
     thread_pump.wake()
     work.wait()
+    assert len(work.threads - {threading.current_thread()}) == 1
 
 
 # ---- InlinePump ------------------------------------------------------------------------------
@@ -207,6 +193,34 @@ def test_an_inline_pump_moves_everything_in_the_thread_of_the_wake() -> None:
 
 
 # ---- both ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [ThreadPump, InlinePump])
+def test_stop_returns_only_after_the_step_under_way(kind: Callable[[], Pump]) -> None:
+    pump = kind()
+    entered, go_on = Event(), Event()
+    ended: list[str] = []
+
+    def step() -> bool:
+        entered.set()
+        assert go_on.wait(LONG)
+        ended.append("step")
+        return False
+
+    def stop() -> None:
+        pump.stop()
+        ended.append("stop")
+
+    pump.start(step, NAME)
+    waker, stopper = Thread(target=pump.wake), Thread(target=stop)
+    waker.start()
+    assert entered.wait(LONG)
+    stopper.start()
+    stopper.join(0.02)  # time to be wrong in: to be right takes none of it
+    go_on.set()
+    waker.join()
+    stopper.join()
+    assert ended == ["step", "stop"]
 
 
 @pytest.mark.parametrize("kind", [ThreadPump, InlinePump])

@@ -27,10 +27,12 @@ from hq_core import (
     QueueFull,
     RateLimited,
     Stream,
+    StreamBusyError,
     TokenBucket,
     Unlimited,
 )
 from hq_core.testing import FaultyBackend, ManualPump, MemoryBackend
+from hq_core.testing.forking import in_child
 
 MakeQueue = Callable[..., HybridQueue]
 
@@ -439,6 +441,40 @@ class TestLifeCycle:
             with pytest.raises(QueueClosed, match="closed"):
                 call()
         assert (queue.depth, queue.pressure, queue.has_disk_data) == (0, 0.0, False)
+
+    @pytest.mark.parametrize("end", ["close", "shutdown"])
+    def test_an_empty_batch_is_refused_as_any_other_is(
+        self, make_queue: MakeQueue, end: str
+    ) -> None:
+        queue = make_queue()
+        getattr(queue, end)()
+        with pytest.raises(QueueClosed):
+            queue.enqueue_many([])
+
+    def test_an_empty_batch_is_refused_in_a_forked_child(self, make_queue: MakeQueue) -> None:
+        queue = make_queue()
+
+        def child() -> None:
+            with pytest.raises(StreamBusyError, match="forked"):
+                queue.enqueue_many([])
+
+        in_child(child)
+
+    @pytest.mark.parametrize("directory", [5, None, b"spool", ["spool"]])
+    def test_a_directory_that_is_no_path_is_refused_by_name(self, directory: Any) -> None:
+        with pytest.raises(TypeError, match=r"directory must be a str or os\.PathLike, not "):
+            HybridQueue("cam", 1, directory)
+
+    @pytest.mark.parametrize("timeout", [1e300, 10**400])
+    def test_a_timeout_beyond_all_clocks_is_one_without_end(
+        self, make_queue: MakeQueue, timeout: float
+    ) -> None:
+        queue = make_queue()
+        queue.enqueue(b"1", timeout)
+        assert queue.dequeue(timeout) == b"1"
+        thread = started(lambda: queue.enqueue(b"2"))
+        assert queue.dequeue_many(1, timeout) == [b"2"]
+        thread.join()
 
     def test_after_shutdown_the_rest_is_delivered_and_nothing_is_accepted(
         self, make_queue: MakeQueue
