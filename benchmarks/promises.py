@@ -116,20 +116,14 @@ def main() -> None:
     """Measure everything in a temporary directory and print it."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        print("order, 1 producer and 1 consumer, 200,000 items of 1,316 bytes")
-        for memory_items in (1, 10, 1000):
-            run = side_by_side(directory, memory_items, 200_000)
-            print(
-                f"  memory {memory_items:4}: {run.inversions} inversions, {run.spilled:7,} through "
-                f"disk, {run.items / run.seconds:9,.0f} items/s"
-            )
-        print("drain, 200,000 items of 1,316 bytes")
-        for memory_items in (1, 10, 1000):
-            run = drain(directory, memory_items, 200_000)
-            print(
-                f"  memory {memory_items:4}: {run.inversions} inversions, {run.spilled:7,} through "
-                f"disk, {run.items / run.seconds:9,.0f} items/s"
-            )
+        for title, passage in (("1 producer and 1 consumer", side_by_side), ("drain", drain)):
+            print(f"{title}, 200,000 items of 1,316 bytes")
+            for memory_items in (1, 10, 1000):
+                run = passage(directory, memory_items, 200_000)
+                print(
+                    f"  memory {memory_items:4}: {run.inversions} inversions, {run.spilled:7,} "
+                    f"through disk, {run.items / run.seconds:9,.0f} items/s"
+                )
         print(f"disk after each of ten cycles, bytes: {cycles(directory, 10, 2000)}")
         most = constant_backlog(directory, 2_600_000, 1 << 30)
         print(f"disk with 1 GiB through a backlog of 2.6 MB: at most {most / (1 << 20):.1f} MiB")

@@ -98,6 +98,7 @@ class _Stage:
         self._queue.close()
 
     def produce(self) -> Tally:
+        """Send every packet when it is due, then shut the queue down; what was sent."""
         tally = Tally()
         try:
             for number, packet in enumerate(packets(self._scenario.packets)):
@@ -112,6 +113,7 @@ class _Stage:
         return tally
 
     def consume(self) -> Tally:
+        """Take packets, faster than they come but for the stall, until none will; what came."""
         tally = Tally()
         stall_from, stall_until = self._scenario.stall
         ready = 0.0

@@ -367,6 +367,39 @@ def test_a_blocked_producer_gets_in_once_the_pump_has_made_room(world: World) ->
     assert explore(scenario) > 100
 
 
+def test_one_gap_that_is_large_enough_serves_every_producer_that_waits(world: World) -> None:
+    """The pump frees ten bytes at once, and is not woken again: one wake-up has to do for two."""
+
+    def scenario(scheduler: Scheduler) -> Callable[[], None]:
+        queue = world.queue(scheduler, 1, max_overflow_bytes=10, when_full="block")
+        queue.enqueue(b"1")
+        queue.enqueue(b"2 long")
+        entered: list[bytes] = []
+        got: list[bytes] = []
+
+        def producer(item: bytes) -> None:
+            queue.enqueue(item)
+            entered.append(item)
+
+        def consumer() -> None:
+            got.append(queue.dequeue())
+            scheduler.pause(lambda: len(entered) == 2)
+            consume(queue, 4, got)()
+            queue.close()
+
+        scheduler.spawn("a", lambda: producer(b"a"))
+        scheduler.spawn("b", lambda: producer(b"b"))
+        scheduler.spawn("consumer", consumer)
+
+        def check() -> None:
+            assert got[:2] == [b"1", b"2 long"]
+            assert sorted(got[2:]) == [b"a", b"b"]
+
+        return check
+
+    assert explore(scenario, delays=2) > 100
+
+
 def test_a_blocked_producer_on_a_full_disk_gets_in_as_memory_drains(world: World) -> None:
     class FullDisk(MemoryBackend):
         def append(self, records: Sequence[bytes]) -> None:
@@ -630,3 +663,13 @@ class TestOfTheTests:
         monkeypatch.setattr(Engine, "_trim", trim)
         with pytest.raises(Deadlock):
             test_a_blocked_producer_gets_in_once_the_pump_has_made_room(world)
+
+    def test_a_producer_that_gets_in_and_wakes_no_other_is_found(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def wake(engine: Engine, count: int) -> None:
+            engine._consumers.wake(count)
+
+        monkeypatch.setattr(Engine, "_wake_after_entry", wake)
+        with pytest.raises(Deadlock):
+            test_one_gap_that_is_large_enough_serves_every_producer_that_waits(world)

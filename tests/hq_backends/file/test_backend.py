@@ -2,9 +2,7 @@
 
 import errno
 import os
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from hq_backends.file import FileBackend, space
 from hq_backends.file import backend as backend_module
 from hq_core.errors import BackendError, CorruptedData, QueueFull
 from hq_core.protocols import MAX_MESSAGE_BYTES, OverflowBackend, Stream
+from hq_core.testing.spool import file_size_limit
 from tests.hq_backends.file.conftest import Spool
 
 MIB = 1024 * 1024
@@ -33,17 +32,6 @@ def read_all(backend: FileBackend) -> list[bytes]:
     while backend.depth():
         records += backend.read(1000, EVERYTHING)
     return records
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Writes beyond `size` bytes of any file fail, as on a full disk, with EFBIG."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_it_is_an_overflow_backend(spool: Spool) -> None:
