@@ -249,7 +249,7 @@ def test_a_pump_that_fails_at_opening_costs_nothing_that_was_stored(spool: Path)
         HybridQueue("s", 2, spool, pump=BrokenPump())
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     with HybridQueue("s", 2, spool) as queue:
-        assert queue.dequeue() == b"kept"
+        assert queue.try_dequeue() == b"kept"
 
 
 # ---- the directory ---------------------------------------------------------------------------
