@@ -69,7 +69,7 @@ def _row(figure: "Figure") -> tuple[str, ...]:
         f"{figure.mb_per_second:,.0f}",
         f"{figure.cpu_us:,.1f}",
         f"{figure.raw_items_per_second:,.0f}",
-        f"{figure.ratio:.2f}",
+        f"{figure.ratio:.3f}",
     )
 
 

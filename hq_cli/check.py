@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from hq_cli import subject
+from hq_cli.errors import CommandError
 
 if TYPE_CHECKING:
     from hq_core.testing.check import Report
@@ -35,7 +36,11 @@ def run(args: argparse.Namespace) -> int:
         from hq_core.testing.check import check  # not needed to print --help
     except ModuleNotFoundError as exc:
         raise subject.testing_is_missing(exc) from exc
-    report = check(args.name, subject.options(args))
+    options = subject.options(args)
+    try:
+        report = check(args.name, options)
+    except ValueError as exc:
+        raise CommandError(str(exc)) from exc
     text = json.dumps(dataclasses.asdict(report), indent=2) if args.json else None
     print(text or render(report, verbose=args.verbose), flush=True)
     return 1 if report.failed else 0

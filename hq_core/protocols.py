@@ -88,7 +88,8 @@ class OverflowBackend(Protocol):
     api_version: ClassVar[int]
     """The `API_VERSION` this class was written for."""
     capabilities: ClassVar[Capability]
-    """What it promises; `Capability.NONE` is an honest answer."""
+    """What it promises; `Capability.NONE` is an honest answer. An instance whose options make it
+    promise less than its class has an attribute of its own."""
     record_overhead: ClassVar[int]
     """Bytes that one record adds to `size_bytes` besides its payload."""
     recovered: RecoveryReport
@@ -187,7 +188,11 @@ class Limiter(Protocol):
         """Largest number of tokens one call can ever get; None: no limit."""
 
     def admit(self, tokens: int, now: float) -> bool:
-        """Take `tokens` (>= 1) at time `now`, all or none, and say whether they were there."""
+        """Take `tokens` (>= 1) at time `now`, all or none, and say whether they were there.
+
+        Producers read the clock before they queue up for this call, so `now` may be a little less
+        than in the call before.
+        """
 
 
 @runtime_checkable

@@ -23,7 +23,8 @@ import pytest
 
 from hq_core.capabilities import Capability
 from hq_core.hookspecs import ENTRY_POINT_GROUP
-from hq_core.registry import check_option_names, load
+from hq_core.protocols import Stream
+from hq_core.registry import load, open_backend
 
 __all__ = ["Outcome", "Report", "check"]
 
@@ -66,7 +67,7 @@ class Report:
     version: str
     """That distribution's version."""
     capabilities: tuple[str, ...]
-    """The names of the promises it makes."""
+    """The names of the promises it makes, opened with these options."""
     api_version: int
     """The version of the seam it was written for."""
     passed: tuple[Outcome, ...]
@@ -83,22 +84,23 @@ def check(name: str, options: Mapping[str, object] | None = None) -> Report:
     """Run `BackendConformance` on the installed backend `name`, opened with `options`.
 
     The options' values are texts, numbers and truth values. Raises `PluginError` if there is no
-    usable backend of that name, `ValueError` for an option it does not have, `RuntimeError` if
-    pytest itself failed.
+    usable backend of that name, what `open_backend` raises if it cannot be opened with `options`,
+    `RuntimeError` if pytest itself failed.
     """
     backend = load(name)
     given = dict(options or {})
-    check_option_names(name, backend, given)
     outcomes = _Outcomes()
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hq-check-") as folder:
+        opened = open_backend(backend, Stream("check", "check", Path(folder)), given)
+        opened.close(delete=True)
         _run(Path(folder), _SOURCE.format(name=name, options=given), outcomes)
     (entry,) = entry_points(group=ENTRY_POINT_GROUP, name=name)
     return Report(
         backend=name,
         distribution=entry.dist.name if entry.dist else "",
         version=entry.dist.version if entry.dist else "",
-        capabilities=tuple(str(c.name) for c in Capability if c in backend.capabilities),
+        capabilities=tuple(str(c.name) for c in Capability if c in opened.capabilities),
         api_version=backend.api_version,
         passed=tuple(outcomes.passed),
         failed=tuple(outcomes.failed),

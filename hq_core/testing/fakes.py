@@ -1,4 +1,4 @@
-"""Stand-ins that keep the contract themselves: each passes the suite of what it stands in for."""
+"""Stand-ins for tests; `MemoryBackend`, the reference, passes the suite of backends itself."""
 
 from collections import deque
 from collections.abc import Callable, Sequence

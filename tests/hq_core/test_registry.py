@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +24,7 @@ from hq_core import (
 )
 from hq_core.protocols import BackendFactory
 from hq_core.testing import MemoryBackend
+from tests.installing import Site, site_in
 
 IMPORTS = """
 from hq_core.hookspecs import hookimpl
@@ -43,40 +43,10 @@ def hq_register_backends():
 MIB = 1024 * 1024
 
 
-@dataclass
-class Site:
-    """Where distributions are installed for the time of a test."""
-
-    folder: Path
-    path: pytest.MonkeyPatch
-    modules: list[str]
-
-    def install(
-        self, distribution: str, name: str, code: str | None, *, extra: str = "", version: str = "1"
-    ) -> None:
-        """Install `distribution`, whose module, made of `code`, offers the backend `name`."""
-        module = f"plugin_of_{distribution}"
-        self.modules.append(module)
-        folder = self.folder / distribution
-        info = folder / f"{distribution}-{version}.dist-info"
-        info.mkdir(parents=True)
-        metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
-        (info / "METADATA").write_text(metadata)
-        wanted = f" [{extra}]" if extra else ""
-        (info / "entry_points.txt").write_text(f"[hq_backends]\n{name} = {module}{wanted}\n")
-        if code is not None:
-            (folder / f"{module}.py").write_text(code)
-        self.path.syspath_prepend(folder)
-
-
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    registry.load.cache_clear()
-    site = Site(tmp_path / "site", monkeypatch, [])
-    yield site
-    registry.load.cache_clear()
-    for module in site.modules:
-        sys.modules.pop(module, None)
+def site(tmp_path: Path) -> Iterator[Site]:
+    with site_in(tmp_path / "site") as site:
+        yield site
 
 
 @pytest.fixture
