@@ -4,12 +4,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types pytest wheel-test format clean
+.PHONY: demo test lint types pytest wheel-test example-test format clean
 
 demo: .venv/package
 	$(BIN)/hq demo
 
-test: lint types pytest wheel-test
+test: lint types pytest wheel-test example-test
 
 lint: .venv/dev
 	$(BIN)/ruff check
@@ -22,15 +22,35 @@ types: .venv/dev
 pytest: .venv/dev
 	$(BIN)/pytest
 
+# Starts a recipe: a directory $$tmp, gone afterwards, with an environment and nothing installed.
+CLEAN := set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; export PATH="$$tmp/venv/bin:$$PATH"; \
+	mkdir "$$tmp/empty"; $(BIN)/python -m venv "$$tmp/venv"
+
 # What a user gets: the wheel alone, built from the sdist, far from the source tree.
-wheel-test: .venv/dev
-	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
-	$(BIN)/python -m build --outdir "$$tmp/dist" >"$$tmp/log" 2>&1 || { cat "$$tmp/log"; exit 1; }; \
-	$(BIN)/python -m venv "$$tmp/venv"; \
-	"$$tmp/venv/bin/pip" install --quiet "$$tmp"/dist/*.whl; \
-	mkdir "$$tmp/empty"; cd "$$tmp/empty"; \
-	"$$tmp/venv/bin/hq" demo --seconds 2; \
-	"$$tmp/venv/bin/hq" backends
+wheel-test: build/wheel
+	@$(CLEAN); \
+	pip install --quiet build/dist/*.whl; \
+	cd "$$tmp/empty"; \
+	hq demo --seconds 2; \
+	hq backends
+
+# What the author of a plugin gets: the wheel, its suite, and a backend that is not in it.
+example-test: build/wheel
+	@$(CLEAN); \
+	pip install --quiet "$$(ls build/dist/*.whl)[testing]" ./examples/hq-sqlite; \
+	cp -r examples/hq-sqlite/tests "$$tmp/empty"; cd "$$tmp/empty"; \
+	hq backends | grep -w sqlite; \
+	hq check sqlite; \
+	pytest --quiet --strict-markers -W error tests; \
+	head -c 5000000 /dev/urandom >sent; mkdir spool; \
+	hq pipe --backend sqlite --memory 64K --dir spool --quiet <sent | { \
+	    timeout 60 sh -c 'until find spool -size +4000k | grep -q .; do sleep 0.1; done'; cat >received; }; \
+	cmp sent received; rmdir spool
+
+build/wheel: .venv/dev pyproject.toml README.md $(shell find hq_* -type f -not -name '*.pyc')
+	@rm -rf build; mkdir build
+	@$(BIN)/python -m build --outdir build/dist >build/log 2>&1 || { cat build/log; exit 1; }
+	@touch $@
 
 format: .venv/dev
 	$(BIN)/ruff format

@@ -5,6 +5,8 @@ Conventions of the documents:
 - Every ``python`` block runs. The blocks of a file share a namespace and an empty directory.
 - A ``text`` block under the comment ``<!-- output -->`` is what the last ``python`` block prints.
 - A table column headed *here* or *constant* holds code that `_check` understands.
+
+A hook, capability, error, backend option, or method of a backend that is not documented fails.
 """
 
 import contextlib
@@ -23,15 +25,29 @@ import pytest
 import hq_backends
 import hq_core
 from hq_backends.file.format import encode
-from hq_core import Capability, HybridQueue, QueueStats, errors, hookspecs, registry
+from hq_core import (
+    API_VERSION,
+    Capability,
+    HybridQueue,
+    OverflowBackend,
+    QueueStats,
+    Stream,
+    errors,
+    hookspecs,
+    registry,
+)
 from hq_core.naming import file_name, stream_id
 from hq_core.protocols import Leftover, OnCorruption, WhenFull
+from hq_core.testing import BackendConformance
 
 ROOT: Final = Path(__file__).parent.parent
 DOCS: Final = sorted(ROOT.glob("docs/*.md"))
 PAGES: Final = sorted(ROOT.glob("*.md")) + DOCS
 INDEX: Final = ROOT / "docs" / "index.md"
 FORMAT: Final = ROOT / "docs" / "file-format.md"
+BACKEND_API: Final = ROOT / "docs" / "backend-api.md"
+CHOOSING: Final = ROOT / "docs" / "choosing-a-backend.md"
+GUIDE: Final = ROOT / "docs" / "writing-a-backend.md"
 SPECIFICATION: Final = ROOT / "docs" / "specification.md"
 
 Row = dict[str, str]
@@ -233,6 +249,88 @@ def test_the_overview_lists_every_backend_with_its_promises_and_options() -> Non
         assert set(_spans(row["promises"])) == promised
         options = registry.options(backend).values()
         assert _spans(row["options"]) == [f"{p.name}={p.default!r}" for p in options]
+
+
+# ---- the backend API -------------------------------------------------------------------------
+
+
+def _first_spans(heading: str) -> list[str]:
+    return [_spans(row[heading])[0] for row in _rows(BACKEND_API, heading)]
+
+
+def test_every_method_of_a_backend_is_documented_with_its_parameters() -> None:
+    calls = _first_spans("call")
+    for call in calls:
+        _check(f"OverflowBackend.{call}")
+    methods = {n for n, m in vars(OverflowBackend).items() if inspect.isfunction(m) and n[0] != "_"}
+    assert {call.partition("(")[0] for call in calls} == methods
+
+
+def test_every_attribute_of_a_backend_is_documented() -> None:
+    assert set(_first_spans("attribute")) == set(OverflowBackend.__annotations__)
+
+
+def test_every_field_of_a_stream_is_documented_with_its_default() -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(Stream)}
+    rows = _rows(BACKEND_API, "stream field")
+    listed = {
+        _spans(row["stream field"])[0]: eval(
+            row["default"].strip("`") or "MISSING", vars(dataclasses)
+        )
+        for row in rows
+    }
+    assert listed == fields
+
+
+def test_every_capability_is_documented() -> None:
+    assert _first_spans("capability") == [capability.name for capability in Capability]
+
+
+def test_every_hook_is_documented_with_its_parameters() -> None:
+    hooks = {
+        name
+        for name, value in vars(hookspecs).items()
+        if hasattr(value, f"{hookspecs.PROJECT}_spec")
+    }
+    listed = _first_spans("hook")
+    for hook in listed:
+        _check(f"hq_core.hookspecs.{hook}")
+    assert {hook.partition("(")[0] for hook in listed} == hooks
+
+
+def test_every_error_that_means_something_to_the_queue_exists() -> None:
+    assert set(_first_spans("raise")) <= set(errors.__all__)
+
+
+def test_the_version_policy_is_about_the_version_there_is() -> None:
+    assert f"`API_VERSION` is {API_VERSION}." in BACKEND_API.read_text("utf-8")
+
+
+@pytest.mark.parametrize("row", _rows(CHOOSING, "backend"), ids=lambda row: row["backend"])
+def test_the_guide_to_choosing_says_what_the_backends_say(row: Row) -> None:
+    name = _spans(row["backend"])[0]
+    if name not in {found.name for found in registry.installed() if found.backend}:
+        pytest.skip(f"{name} is not installed")
+    backend = registry.load(name)
+    assert set(re.findall("[A-Z]+_[A-Z]+|DURABLE", row["promises"])) == {
+        c.name for c in Capability if c in backend.capabilities
+    }
+    options = registry.options(backend).values()
+    assert _spans(row["options"]) == [f"{p.name}={p.default!r}" for p in options]
+
+
+def _worked_example() -> type[OverflowBackend]:
+    """The class that the guide to writing a backend shows."""
+    namespace: dict[str, Any] = {"__name__": "hq_shelf"}
+    (source,) = [block.text for block in _blocks(GUIDE) if "class Shelf:" in block.text]
+    exec(compile(source, GUIDE, "exec", dont_inherit=True), namespace)
+    found: type[OverflowBackend] = namespace["Shelf"]
+    return found
+
+
+@pytest.mark.slow
+class TestTheWorkedExample(BackendConformance):
+    backend = _worked_example()
 
 
 # ---- the file format -------------------------------------------------------------------------

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hq_sqlite import SqliteBackend
 
 from hq_backends.file import FileBackend
+from hq_backends.lmdb import LmdbBackend
 from hq_core.testing import MemoryBackend, run_steps
 from hq_core.testing.spool import Spool
 
@@ -52,6 +54,6 @@ def test_a_function_serves_as_the_backend_and_options_reach_it(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", [MemoryBackend, FileBackend])
+@pytest.mark.parametrize("backend", [MemoryBackend, FileBackend, LmdbBackend, SqliteBackend])
 def test_100_000_random_steps_behave_as_the_model(tmp_path: Path, backend: type) -> None:
     assert run_steps(Spool(backend, {}, tmp_path), steps=100_000) >= 100_000

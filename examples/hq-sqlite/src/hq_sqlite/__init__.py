@@ -91,6 +91,8 @@ class SqliteBackend:
 
     def read(self, max_records: int, max_bytes: int) -> list[bytes]:
         """Select as many of the next rows as fit, looking at their sizes first."""
+        if not self.depth():
+            return []
         try:
             with _damage_told(self._path):
                 records = self._select(min(max_records, self.depth()), max_bytes)
@@ -111,6 +113,7 @@ class SqliteBackend:
             raise ValueError(f"{count} records to trim, {len(self._sizes)} read and not trimmed")
         head = self._head + count
         try:
+            self._db.execute(_TABLE)
             with self._db:
                 self._db.execute("DELETE FROM records WHERE seq < ?", (head,))
         except sqlite3.OperationalError as exc:
@@ -145,11 +148,8 @@ class SqliteBackend:
 
     def _connect(self) -> sqlite3.Connection:
         """Make the file, unless it is there, and open it. Nothing of it is looked at."""
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = os.open(self._path, flags, 0o600)
-        except OSError as exc:
-            raise BackendError(f"cannot use {self._path}: {exc.strerror}") from exc
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(self._path, flags, 0o600)
         try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
@@ -175,8 +175,8 @@ class SqliteBackend:
             return RecoveryReport()
         if leftover == "refuse":
             raise StreamBusyError(
-                f"{self._path} holds {damage or self.depth()} of an earlier owner: open it with "
-                "leftover='resume', or move it away"
+                f"{damage or f'{self._path} holds {self.depth()} records'}; an earlier owner left "
+                "it: open it with leftover='resume', or move it away"
             )
         if damage or leftover == "quarantine":
             size = self._path.stat().st_size
@@ -245,7 +245,7 @@ def _damage_told(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as exc:
         if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-            raise CorruptedData(f"{path}: {exc}") from exc
+            raise CorruptedData(f"{path} is damaged: {exc}") from exc
         raise
 
 

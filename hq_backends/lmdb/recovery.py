@@ -1,0 +1,99 @@
+"""What an earlier owner left: is it ours, is it whole, and setting it aside."""
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+import lmdb
+from lmdb.verify import VerifyError, verify
+
+from hq_backends.lmdb.records import Span, span
+from hq_core.errors import BackendError, CorruptedData
+
+__all__ = ["Survey", "leftover_bytes", "move_aside", "survey"]
+
+_META: Final = Struct("=40xIH")
+"""The beginning of a meta page up to the size of a page and the flags of the free list."""
+_INTEGER_KEYS: Final = 0x08
+"""LMDB's ``MDB_INTEGERKEY``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The log in a data file, or why there is none to be had."""
+
+    span: Span
+    """The log; empty if there is damage."""
+    damage: str
+    """Why the file cannot be read; empty if it can."""
+
+
+def leftover_bytes(directory: Path, data: Path) -> int:
+    """Size of the data file in `directory`; 0 if there is none. Raises `BackendError`.
+
+    A link, or a thing of another kind or of somebody else's in the place of either, is refused.
+    """
+    _check(directory, stat.S_ISDIR, "directory")
+    return _check(data, stat.S_ISREG, "regular file")
+
+
+def survey(directory: Path, data: Path) -> Survey:
+    """Look at the environment in `directory`, whose data file is `data`, without changing it.
+
+    Every page is checked before LMDB gets to see the file: on a damaged one LMDB ends the process
+    rather than the call. Takes about a second for a million records.
+    """
+    nothing = Span(0, 0, 0)
+    try:
+        problems: list[str] = verify(directory)  # type: ignore[no-untyped-call] # lmdb has no types for it
+        if problems:
+            return Survey(nothing, "; ".join(problems[:3]))
+        if _free_list_flags(data) != {_INTEGER_KEYS}:
+            return Survey(nothing, "the flags of its free list are wrong")
+        with lmdb.open(str(directory), readonly=True, lock=False) as env:
+            if any(env.open_db().flags().values()):
+                return Survey(nothing, "its keys are in an order of their own")
+            with env.begin(buffers=True) as txn:
+                return Survey(span(txn), "")
+    except (VerifyError, CorruptedData, lmdb.Error) as exc:
+        return Survey(nothing, str(exc))
+
+
+def _free_list_flags(data: Path) -> set[int]:
+    """The flags of the list of free pages, as the two meta pages have them.
+
+    `verify` does not look at them, and LMDB aborts on such as it does not expect.
+    """
+    with data.open("rb") as file:
+        page_size, flags = _META.unpack_from(file.read(_META.size))
+        file.seek(page_size)
+        return {flags, _META.unpack_from(file.read(_META.size))[1]}
+
+
+def move_aside(directory: Path) -> Path:
+    """Rename `directory` to ``<directory>.quarantine-N``, and return that."""
+    number = 1
+    while True:
+        target = directory.with_name(f"{directory.name}.quarantine-{number}")
+        try:
+            target.mkdir(mode=0o700)
+        except FileExistsError:
+            number += 1
+        else:
+            return directory.rename(target)
+
+
+def _check(path: Path, is_right: Callable[[int], bool], kind: str) -> int:
+    try:
+        info = path.lstat()
+    except FileNotFoundError:
+        return 0
+    if not is_right(info.st_mode) or info.st_uid != os.geteuid():
+        raise BackendError(
+            f"{path} is not a {kind} of this user: move it away, or use another directory"
+        )
+    return info.st_size
