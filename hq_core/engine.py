@@ -17,13 +17,14 @@ Rules:
   tier has room, both under `_mutex`. What ends such a state wakes one waiter; a producer that
   gets in wakes the next, so that one large gap serves many.
 - Trimming. `_done` records have been read and are finished with but not trimmed yet: once landed
-  in memory or, in a durable queue, once taken by a consumer.
+  in memory or, in a durable queue, once the consumer that took them asks for more. Until then they
+  are `_handed`: its call may not have returned yet, and a crash must bring them back.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Final, Literal, NoReturn
 
 from hq_core.errors import (
@@ -58,6 +59,9 @@ _PRESSURE_REFERENCE: Final = 100 * 1024 * 1024
 """Overflow bytes that make pressure 2.0 when there is no `max_overflow_bytes`."""
 _BATCH: Final = 1024
 """Most records moved in one transfer: bounds how long producers wait for `_io`."""
+_MOST_DONE: Final = 256
+"""Items of a durable queue that are taken, at most, before they are trimmed: what comes again after
+a crash is fewer than these and what the last call took."""
 _WORTHWHILE: Final = 32
 """Fewest records that pay for waking the pump: waking a thread costs as much as reading them."""
 
@@ -107,7 +111,8 @@ class Engine:
         self._disk_bytes = backend.size_bytes()
         self._direct = not durable and not self._stored
         self._spilling = False
-        self._done = 0
+        self._done = self._handed = 0
+        self._taker = 0  # the thread that was handed something last
         self._damage: CorruptedData | None = None
         self._pumping = False
         self._pump_useful = True
@@ -169,6 +174,8 @@ class Engine:
     def take_one(self) -> bytes | None:
         """The oldest item if it is in memory. None: `take` has to find out. Does no I/O."""
         with self._mutex:
+            if self._durable and self._is_overdue():
+                return None
             item = self._memory.take_one()
             if item is None:
                 return None
@@ -187,11 +194,12 @@ class Engine:
         taken: list[bytes] = []
         while True:
             with self._mutex:
-                items = self._memory.take(max_items - len(taken))
-                self._took(len(items))
-                taken += items
-                if len(taken) == max_items or not self._must_refill(bool(taken), waiter):
-                    break
+                if taken or not self._durable or not self._is_overdue():
+                    items = self._memory.take(max_items - len(taken))
+                    self._took(len(items))
+                    taken += items
+                    if len(taken) == max_items or not self._must_refill(bool(taken), waiter):
+                        break
             try:
                 with self._io:
                     self._refill()
@@ -312,6 +320,9 @@ class Engine:
             full = self._append(items)
             if full is None:
                 return True
+            with self._mutex:
+                if self._taker == get_ident():  # so that call has returned
+                    self._finish()
             if self._make_room():
                 continue
             if self._when_full == "drop_oldest" and (self._drop_oldest() or self._make_room()):
@@ -359,7 +370,7 @@ class Engine:
             self._enqueued += len(items)
             self._drop(len(items))
             return True
-        nothing_will_leave = not self._memory.items() and not self._stored
+        nothing_will_leave = not (self._memory.items() or self._stored or self._handed)
         if self._when_full != "block" or waiter is None or nothing_will_leave:
             raise full
         self._producers.park(waiter)
@@ -390,7 +401,8 @@ class Engine:
     def _took(self, count: int) -> None:
         self._dequeued += count
         if self._durable:
-            self._done += count
+            self._handed += count
+            self._taker = get_ident()
         if self._producers and self._direct:
             self._producers.wake(1)
 
@@ -410,6 +422,17 @@ class Engine:
         if not have_some and waiter is not None:
             self._consumers.park(waiter)
         return False
+
+    def _is_overdue(self) -> bool:
+        """A consumer asks for more: what was handed is finished with; is it time to trim?"""
+        self._finish()
+        return (
+            self._done >= _MOST_DONE and self._state != "closed" and not self._overflow.trim_fails
+        )
+
+    def _finish(self) -> None:
+        self._done += self._handed
+        self._handed = 0
 
     def _finished(self) -> bool:
         """Whether a durable queue has records to trim, which nothing else would set off."""
@@ -503,7 +526,7 @@ class Engine:
         if self._state == "closed":
             return False
         if not self._stored:
-            return bool(self._producers) and self._finished()
+            return bool(self._producers) and (self._finished() or self._handed > 0)
         items, size = self._memory.room()
         if items >= self._stored and size >= self._disk_bytes:
             return True
@@ -511,6 +534,9 @@ class Engine:
 
     def _pump_step(self) -> bool:
         """Holds no lock. A pump that achieves nothing rests until a consumer's refill does."""
+        with self._mutex:
+            if self._producers:  # they wait for space, and the consumer might wait for them
+                self._finish()
         try:
             with self._io:
                 self._refill()
@@ -538,6 +564,7 @@ class Engine:
             held = len(self._memory.take(max(1, self._memory.items())))
             if self._durable:
                 self._stored += held
+                self._finish()
                 return 0
             undelivered = held + self._stored
             self._stored = self._disk_bytes = self._done = 0

@@ -24,7 +24,7 @@ import pytest
 
 import hq_backends
 import hq_core
-from hq_backends.file.format import encode
+from hq_backends.file.format import Plain
 from hq_core import (
     API_VERSION,
     Capability,
@@ -346,7 +346,7 @@ def test_the_worked_example_is_what_the_queue_writes(tmp_path: Path) -> None:
         overflowing.enqueue_many([b"two", b"", b"three"])
         assert (tmp_path / "camera-1.overflow").read_bytes() == example
         overflowing.dequeue_many(4)
-    assert b"".join(encode([b"two", b"", b"three"])) == example
+    assert b"".join(Plain().encode([b"two", b"", b"three"])) == example
 
 
 def test_the_file_names_shown_are_those_made() -> None:

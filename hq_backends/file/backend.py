@@ -3,22 +3,32 @@
 Offsets, each on a record's first byte::
 
     0 ... given back ... _head ... read, not trimmed ... _next ... stored ... _tail = end of file
+
+Order of what is written, so that a crash between any two calls is harmless:
+
+- The data, then (``fsync="always"``) its flush, then the caller hears that it is stored.
+- Drained: the data is truncated, then the position is reset, and only then is more appended.
+- Consumed: the position is written (and flushed, unless ``fsync="never"``), then a hole punched.
 """
 
 import errno
 import os
-import stat
+import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal, get_args
 
 from hq_backends.file import recovery, space
-from hq_backends.file.format import HEADER_BYTES, decode, encode
+from hq_backends.file.checked import Checked
+from hq_backends.file.files import DataFile, Sidecar
+from hq_backends.file.flusher import Flusher
+from hq_backends.file.format import Format, Plain
+from hq_backends.file.position import Position
 from hq_core.capabilities import Capability
-from hq_core.errors import BackendError, CorruptedData, QueueFull, StreamBusyError
+from hq_core.errors import CorruptedData, QueueFull, StreamBusyError
 from hq_core.protocols import API_VERSION, Stream
 from hq_core.stats import RecoveryReport
 
@@ -27,51 +37,93 @@ __all__ = ["FileBackend"]
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
+Fsync = Literal["never", "interval", "always"]
+
 _OUT_OF_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_BUFFERS_A_CALL: Final = 512
-"""Most buffers in one `pwritev`: half the system's limit, and enough to make the call cheap."""
 _PUNCH_STEP: Final = 1 * MIB
 """Consumed bytes given back at once; smaller steps cost more calls than they free."""
 _REWRITE_FROM: Final = 64 * MIB
 """Consumed bytes from which, without hole punching, the rest is copied to a new file."""
-_FILE_SYSTEM_BLOCK: Final = 4 * KIB
-_FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_TRUNCATE_FROM: Final = 1 * MIB
+"""Size from which a drained file is truncated if that takes flushing, as it does with `fsync`."""
+_NOTE_BYTES: Final = 1 * MIB
+_NOTE_RECORDS: Final = 16 * KIB
+"""What is appended between two notes of the tail: as much has to be walked after a crash."""
+_BLOCK: Final = 4 * KIB
+"""What file systems give back at least."""
 
 
 class FileBackend:
     """``<stream>.overflow``: the records of one stream, each behind its 4-byte length.
 
+    ``<stream>.overflow.pos`` beside it tells where the records begin that are not done.
+
     Options
     -------
     read_ahead
         Bytes read at once, 64 KiB to 1 MiB.
+    fsync
+        What survives power loss: what the system happened to write (``"never"``), all but the last
+        `fsync_interval` seconds (``"interval"``), everything stored (``"always"``: each append
+        waits for the disk). What was stored survives the death of the process in any case.
+    fsync_interval
+        Seconds, 0.001 to 3600.
+    checksum
+        Write the format with checksums (`hq_backends.file.checked`), in which damage is noticed. A
+        file that is there is read in the format it has.
     """
 
     name: ClassVar[str] = "file"
     api_version: ClassVar[int] = API_VERSION
-    capabilities: ClassVar[Capability] = Capability.NONE
-    record_overhead: ClassVar[int] = HEADER_BYTES
+    capabilities: ClassVar[Capability] = (
+        Capability.DURABLE | Capability.CRASH_SAFE | Capability.POWER_SAFE
+    )
+    record_overhead: ClassVar[int] = Plain.header_bytes
     recovered: RecoveryReport
 
-    def __init__(self, stream: Stream, *, read_ahead: int = 64 * KIB) -> None:
-        if not isinstance(read_ahead, int) or not 64 * KIB <= read_ahead <= MIB:
-            raise ValueError(f"read_ahead must be 65536 to 1048576 bytes, not {read_ahead!r}")
-        self._read_ahead = read_ahead
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        read_ahead: int = 64 * KIB,
+        fsync: Fsync = "never",
+        fsync_interval: float = 0.1,
+        checksum: bool = False,
+    ) -> None:
+        _check_options(read_ahead, fsync, fsync_interval, checksum)
         self._stream = stream
-        self._path = stream.directory / f"{stream.file_name}.overflow"
-        self._fd = -1
+        self._read_ahead = read_ahead
+        self._fsync = fsync
+        self._checksum = checksum
+        if checksum:
+            overhead = Checked.header_bytes
+            self.record_overhead = overhead  # type: ignore[misc] # this one's is more than its class's
+        path = stream.directory / f"{stream.file_name}.overflow"
+        self._data = DataFile(path)
+        self._sidecar = Sidecar(path.with_name(f"{path.name}.pos"))
+        self._boot = recovery.boot_id()
+        self._format: Format = Plain()
+        self._inode = 0
         self._head = self._next = self._tail = 0
         self._unread = 0
         self._sizes: deque[int] = deque()  # of the records read and not trimmed, headers included
         self._block, self._at = b"", 0  # what was read ahead; `_at` is where `_next` lies in it
         self._untidy = False  # bytes of a failed append may lie behind `_tail`
+        self._misplaced = False  # the sidecar does not hold for the data any more
+        self._committed = 0  # the data up to here is on the disk
+        self._empty_ones = False  # there are empty records behind `_committed`
+        self._noted = (0, 0)  # tail and records when the position was last written
+        self._begun = 0  # how often the file was begun anew
         self._punched = 0
         self._can_punch = True
         self._rewrite_from = _REWRITE_FROM
+        self._guard = threading.Lock()  # what a position is made of changes as a whole
+        self._in_place = threading.Lock()  # the data file is not replaced while it is flushed
+        self._flusher = Flusher(self._flush_soon, fsync_interval) if fsync == "interval" else None
         try:
             self.recovered = self._recover()
         except BaseException:
-            self._close_file()
+            self._close_files()
             raise
 
     # ---- the seam ----------------------------------------------------------------------------
@@ -79,12 +131,9 @@ class FileBackend:
     def append(self, records: Sequence[bytes]) -> None:
         """Write `records` at the end: one `pwritev` for up to 256 of them, undone if it fails."""
         try:
-            if self._fd < 0:
-                self._fd = os.open(self._path, _FILE | os.O_CREAT | os.O_EXCL, 0o600)
-            if self._untidy:
-                self._undo()
+            self._prepare()
             self._untidy = True
-            written = self._write(encode(records))
+            tail = self._write(records)
         except BaseException as exc:
             with suppress(OSError):  # then the next append tries again, before it writes
                 self._undo()
@@ -92,8 +141,15 @@ class FileBackend:
                 raise QueueFull(f"the overflow disk is full: {exc.strerror}") from exc
             raise
         self._untidy = False
-        self._tail += written
-        self._unread += len(records)
+        with self._guard:
+            self._tail = tail
+            self._unread += len(records)
+            if self._fsync == "always":
+                self._committed = tail
+        noted_tail, noted_records = self._noted
+        if tail - noted_tail >= _NOTE_BYTES or self._records() - noted_records >= _NOTE_RECORDS:
+            with suppress(OSError):  # recovery would have more to walk, that is all
+                self._note()
 
     def read(self, max_records: int, max_bytes: int) -> list[bytes]:
         """Take the next records out of the block read ahead, reading another when it is used up."""
@@ -102,9 +158,11 @@ class FileBackend:
         try:
             records = self._decode(max_records, max_bytes)
         except CorruptedData as damage:
-            raise self._set_rest_aside(damage) from damage
-        self._unread -= len(records)
-        self._sizes.extend([HEADER_BYTES + len(record) for record in records])
+            raise self._set_aside(damage) from damage
+        header = self._format.header_bytes
+        with self._guard:
+            self._unread -= len(records)
+            self._sizes.extend([header + len(record) for record in records])
         return records
 
     def trim(self, count: int) -> None:
@@ -112,17 +170,25 @@ class FileBackend:
         if count > len(self._sizes):
             raise ValueError(f"{count} records to trim, {len(self._sizes)} read and not trimmed")
         head = self._head + sum(islice(self._sizes, count))
-        if head == self._tail:
+        if head == self._tail and (self._fsync == "never" or head >= _TRUNCATE_FROM):
             self._restart()
-        else:
-            self._head = self._give_back(head)
-        for _ in range(count):
-            self._sizes.popleft()
+            return
+        self._note(head=head, records=self._records() - count)
+        head = self._give_back(head)
+        with self._guard:
+            self._head = head
+            for _ in range(count):
+                self._sizes.popleft()
 
     def sync(self) -> None:
-        """Flush the file to the disk."""
-        if self._fd >= 0:
-            os.fdatasync(self._fd)
+        """Flush the data, and where it begins, to the disk."""
+        if self._data.fd >= 0:
+            self._data.flush()
+            with self._guard:
+                self._committed, self._empty_ones = self._tail, False
+            self._note()
+            self._sidecar.flush()
+            self._misplaced = False
 
     def depth(self) -> int:
         """Number of records stored and not yet read."""
@@ -133,182 +199,346 @@ class FileBackend:
         return self._tail - self._head
 
     def close(self, *, delete: bool) -> None:
-        """Close the file, and remove it if nothing of it is to be kept."""
-        if self._fd >= 0 and (delete or self._head == self._tail):
-            self._path.unlink(missing_ok=True)
-            os.ftruncate(self._fd, 0)  # a forked child may keep the file in being
-        self._close_file()
+        """Close the files, and remove them if nothing of them is to be kept."""
+        if self._flusher is not None:
+            self._flusher.stop()
+        try:
+            if delete or self._head == self._tail:
+                self._data.delete()
+                self._sidecar.delete()
+            elif self._fsync == "never":
+                self._note()
+            else:
+                self.sync()
+        finally:
+            self._close_files()
 
-    # ---- inside ------------------------------------------------------------------------------
+    # ---- writing -----------------------------------------------------------------------------
 
-    def _write(self, buffers: list[bytes]) -> int:
-        written = 0
-        for first in range(0, len(buffers), _BUFFERS_A_CALL):
-            part = buffers[first : first + _BUFFERS_A_CALL]
-            size = sum(map(len, part))
-            done = os.pwritev(self._fd, part, self._tail + written)
-            if done < size:  # a signal, or a disk about to be full: go on behind what is there
-                rest = memoryview(b"".join(part))
-                while done < size:
-                    done += os.pwrite(self._fd, rest[done:], self._tail + written + done)
-            written += size
-        return written
+    def _prepare(self) -> None:
+        """See that what is about to be written will be found again."""
+        if self._data.flush_failed:
+            self._data.flush()  # which raises, and says why
+        if self._data.fd < 0:
+            if self._sidecar.fd < 0:
+                self._sidecar.create()
+            self._data.create()
+            self._inode = self._data.inode()
+            self._misplaced = True
+        if self._untidy:
+            self._undo()
+        if not self._tail:
+            self._begin()
+        if self._misplaced:
+            self._place()
+
+    def _begin(self) -> None:
+        """Begin an empty file: in which format it is to be is the option's to say."""
+        form: Format = Checked(int.from_bytes(os.urandom(4)) | 1) if self._checksum else Plain()
+        start = len(form.preamble)
+        if start:
+            self._misplaced = self._untidy = True
+            self._data.write([form.preamble], 0)
+            self._untidy = False
+        with self._guard:
+            self._format = form
+            self._head = self._next = self._tail = start
+
+    def _place(self) -> None:
+        """Let the sidecar hold for the data file as it is now."""
+        self._note()
+        if self._fsync != "never":
+            self._sidecar.flush()
+        self._misplaced = False
+
+    def _write(self, records: Sequence[bytes]) -> int:
+        """Write and, if wanted, flush `records`; the offset behind them."""
+        tail = self._tail + self._data.write(self._format.encode(records), self._tail)
+        if self._flusher is not None:
+            with self._guard:
+                self._empty_ones = self._empty_ones or not all(records)
+            self._flusher.dirty()
+        elif self._fsync == "always":
+            self._data.flush()
+            if not all(records):  # the data alone would look like what a power cut leaves
+                count = self._records() + len(records)
+                self._note(tail=tail, records=count, committed=tail)
+                self._sidecar.flush()
+        return tail
 
     def _undo(self) -> None:
         """Cut what a failed append may have left behind the last record."""
-        if self._fd >= 0:
-            os.ftruncate(self._fd, self._tail)
+        if self._data.fd >= 0:
+            self._data.cut(self._tail)
         self._untidy = False
+
+    def _flush_soon(self) -> None:
+        """What the flusher does, in its thread."""
+        with self._in_place:
+            with self._guard:
+                tail, begun, empty_ones = self._tail, self._begun, self._empty_ones
+                self._empty_ones = False
+            with suppress(OSError):  # the next append meets it
+                self._data.flush()
+                with self._guard:
+                    if begun == self._begun:
+                        self._committed = max(tail, self._committed)
+                if empty_ones:
+                    self._note()
+                    self._sidecar.flush()
+
+    # ---- the position ------------------------------------------------------------------------
+
+    def _records(self) -> int:
+        return self._unread + len(self._sizes)
+
+    def _note(self, **coming: int) -> None:
+        """Write the position, as it is but for what is about to be."""
+        with self._guard:
+            fields = {
+                "head": self._head,
+                "tail": self._tail,
+                "records": self._records(),
+                "committed": self._committed,
+                **coming,
+            }
+            position = Position(self._boot, self._inode, self._format.seed, **fields)
+            self._sidecar.write(position)
+            self._noted = (position.tail, position.records)
+
+    # ---- reading -----------------------------------------------------------------------------
 
     def _decode(self, max_records: int, max_bytes: int) -> list[bytes]:
         start = self._at
-        found = decode(self._block, start, max_records, max_bytes)
+        found = self._format.decode(self._block, start, max_records, max_bytes)
         while found.missing and not found.records:
             if found.missing > self._read_ahead:
                 return [self._read_large(found.missing)]
             self._block, self._at = self._pread(self._read_ahead, found.missing, self._next), 0
             start = 0
-            found = decode(self._block, start, max_records, max_bytes)
+            found = self._format.decode(self._block, start, max_records, max_bytes)
         self._at = found.end
         self._next += found.end - start
         return found.records
 
     def _read_large(self, size: int) -> bytes:
         """The record of `size` bytes, header included, that comes next; without a second copy."""
-        payload = self._pread(size - HEADER_BYTES, size - HEADER_BYTES, self._next + HEADER_BYTES)
+        header_bytes = self._format.header_bytes
+        payload_bytes = size - header_bytes
+        payload = self._pread(payload_bytes, payload_bytes, self._next + header_bytes)
+        self._format.verify(self._block[self._at : self._at + header_bytes], payload)
         self._block, self._at = b"", 0
         self._next += size
         return payload
 
     def _pread(self, size: int, at_least: int, offset: int) -> bytes:
-        block = os.pread(self._fd, min(size, self._tail - offset), offset)
+        block = os.pread(self._data.fd, min(size, self._tail - offset), offset)
         if len(block) < at_least:
-            raise CorruptedData(f"{self._path} ends amid a record, at byte {offset + len(block)}")
+            raise CorruptedData(
+                f"{self._data.path} ends amid a record, at byte {offset + len(block)}"
+            )
         return block
 
-    def _set_rest_aside(self, damage: CorruptedData) -> CorruptedData:
-        """Quarantine all that is not read, if that is wanted, and say so."""
+    # ---- damage ------------------------------------------------------------------------------
+
+    def _set_aside(self, damage: CorruptedData) -> CorruptedData:
+        """Quarantine what is damaged, if that is wanted, and say so.
+
+        That is the next record, if the one behind it is seen to be whole; else all that is unread.
+        """
         if self._stream.on_corruption == "raise":
             return damage
-        end = os.fstat(self._fd).st_size
-        aside = recovery.move_part_aside(self._fd, self._path, min(self._next, end), end)
-        lost, self._unread = self._unread, 0
-        self._tail = self._next
+        behind = self._whole_behind()
+        if behind:
+            aside = self._move_aside(self._next, behind)
+            self._skip_to(behind)
+            return CorruptedData(f"{self._data.path}: {damage}; it is in {aside}")
+        end = self._data.size()
+        start = min(self._next, end)
+        aside = self._move_aside(start, end)
+        self._data.cut(start)
+        with self._guard:
+            lost, self._unread = self._unread, 0
+            self._tail = self._next
         self._block, self._at = b"", 0
+        self._misplaced = True
+        with suppress(OSError):  # then before the next append
+            self._place()
         return CorruptedData(f"{damage}; it and what was behind it, {lost} records, are in {aside}")
 
+    def _whole_behind(self) -> int:
+        """Where the record behind the next one starts, if checksums show one there; else 0."""
+        form = self._format
+        if not form.seed or self._unread < 2:
+            return 0
+        try:
+            behind = self._next + self._record_bytes(self._next)
+            record = os.pread(self._data.fd, self._record_bytes(behind), behind)
+            form.verify(record[: form.header_bytes], record[form.header_bytes :])
+        except CorruptedData:
+            return 0
+        return behind
+
+    def _record_bytes(self, offset: int) -> int:
+        header = self._pread(self._format.header_bytes, self._format.header_bytes, offset)
+        return self._format.record_bytes(header)
+
+    def _skip_to(self, offset: int) -> None:
+        """Count the bytes up to `offset`, which no record will be made of, to the one before."""
+        size = offset - self._next
+        with self._guard:
+            self._unread -= 1
+            self._next = offset
+            if self._sizes:
+                self._sizes[-1] += size
+            else:
+                self._head += size
+        self._block, self._at = b"", 0
+
+    def _move_aside(self, start: int, end: int) -> Path:
+        return recovery.move_part_aside(self._data.fd, self._data.path, start, end)
+
+    # ---- giving back -------------------------------------------------------------------------
+
     def _restart(self) -> None:
-        os.ftruncate(self._fd, 0)
-        self._head = self._next = self._tail = self._punched = 0
+        """Empty the drained file. Its position follows before anything is appended."""
+        self._data.cut(0)
+        if self._fsync != "never":
+            self._data.flush()
+        with self._guard:
+            self._head = self._next = self._tail = self._committed = 0
+            self._begun += 1
+            self._empty_ones = False
+            self._sizes.clear()
+        self._noted = (0, 0)
+        self._punched = 0
         self._block, self._at = b"", 0
         self._untidy = False
+        self._misplaced = True
 
     def _give_back(self, head: int) -> int:
         """Free what is before `head`, if it is enough by now; where `head` is afterwards."""
         if self._can_punch:
-            end = head - head % _FILE_SYSTEM_BLOCK
-            if end - self._punched < _PUNCH_STEP:
+            first = self._punched or -(-len(self._format.preamble) // _BLOCK) * _BLOCK
+            end = head - head % _BLOCK
+            if end - first < _PUNCH_STEP:
                 return head
-            self._can_punch = space.punch(self._fd, self._punched, end)
+            if self._fsync != "never":
+                self._sidecar.flush()
+            self._can_punch = space.punch(self._data.fd, first, end)
             if self._can_punch:
                 self._punched = end
                 return head
         if head < self._rewrite_from or head < self._tail - head:
             return head
         self._rewrite_from = 2 * head  # unless it succeeds, do not try again soon
-        self._rewrite(head)
+        with self._in_place:
+            moved = self._rewrite(head)
         self._rewrite_from = _REWRITE_FROM
-        return 0
+        return moved
 
-    def _rewrite(self, head: int) -> None:
-        """Copy what is behind `head` to a new file that takes this one's place."""
+    def _rewrite(self, head: int) -> int:
+        """Copy what is behind `head` to a new file that takes this one's place; its head."""
         target = self._new_path()
-        fd = os.open(target, _FILE | os.O_CREAT | os.O_TRUNC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(target, flags, 0o600)
+        start = len(self._format.preamble)
         try:
-            recovery.copy(self._fd, fd, head, self._tail)
-            target.rename(self._path)
+            recovery.copy(self._data.fd, fd, 0, start)
+            recovery.copy(self._data.fd, fd, head, self._tail)
+            if self._fsync != "never":
+                os.fdatasync(fd)
+            self._data.replace_by(fd, target)
         except BaseException:
             os.close(fd)
             target.unlink(missing_ok=True)
             raise
-        os.ftruncate(self._fd, 0)  # a forked child may keep the old file in being
-        os.close(self._fd)
-        self._fd = fd
-        self._next -= head
-        self._tail -= head
+        with self._guard:
+            self._inode = self._data.inode()
+            self._next -= head - start
+            self._tail -= head - start
+            self._committed = self._tail if self._fsync != "never" else 0
+            self._begun += 1
         self._untidy = False
+        self._misplaced = True
+        return start
 
     def _new_path(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.new")
+        return self._data.path.with_name(f"{self._data.path.name}.new")
+
+    # ---- opening -----------------------------------------------------------------------------
 
     def _recover(self) -> RecoveryReport:
         self._new_path().unlink(missing_ok=True)  # of a rewrite that a crash cut short
-        size = self._open_leftover()
-        if not size:
-            return RecoveryReport()
+        size = self._data.size() if self._data.open() else 0
+        noted = self._sidecar.read() if self._sidecar.open() else None
         leftover = self._stream.leftover
-        if leftover == "discard":
-            os.ftruncate(self._fd, 0)
+        if not size or leftover == "discard":
+            self._data.delete()
+            self._sidecar.delete()
             return RecoveryReport()
-        found = recovery.survey(self._fd, size)
+        form = recovery.format_of(self._data.fd)
+        if noted and (noted.inode, noted.seed) != (self._data.inode(), form.seed):
+            noted = None
+        found = recovery.find(self._data.fd, size, form, noted, self._boot)
         if leftover == "refuse":
             raise StreamBusyError(
-                f"{self._path} holds {found.records} records of an earlier owner: open it with "
-                "leftover='resume', or move it away"
+                f"{self._data.path} holds {found.records} records of an earlier owner: open it "
+                "with leftover='resume', or move it away"
             )
         if leftover == "quarantine":
             return self._set_all_aside(size, "leftover='quarantine'")
         if found.damage and self._stream.on_corruption == "raise":
-            raise CorruptedData(f"{self._path}, at byte {found.end}: {found.damage}")
-        if found.damage and not found.end:
+            raise CorruptedData(f"{self._data.path}, at byte {found.end}: {found.damage}")
+        if found.damage and not found.records:
             return self._set_all_aside(size, found.damage)
-        return self._resume(found, size)
-
-    def _open_leftover(self) -> int:
-        """Open the file an earlier owner left, if there is one; its size."""
-        try:
-            self._fd = os.open(self._path, _FILE | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return 0
-        except OSError as exc:
-            if exc.errno not in {errno.ELOOP, errno.EISDIR}:
-                raise
-            raise self._not_ours() from exc
-        info = os.fstat(self._fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
-            raise self._not_ours()
-        return info.st_size
-
-    def _not_ours(self) -> BackendError:
-        return BackendError(
-            f"{self._path} is not a regular file of this user: move it away, or use another "
-            "directory"
-        )
+        return self._resume(found, size, form, noted)
 
     def _set_all_aside(self, size: int, reason: str) -> RecoveryReport:
-        os.close(self._fd)
-        self._fd = -1
-        aside = recovery.move_aside(self._path)
+        aside = recovery.move_aside(self._data.path)
+        if self._sidecar.fd >= 0:
+            self._sidecar.path.rename(aside.with_name(f"{aside.name}.pos"))
+        self._close_files()
         return RecoveryReport(quarantined_bytes=size, quarantine=aside, reason=reason)
 
-    def _resume(self, found: recovery.Survey, size: int) -> RecoveryReport:
+    def _resume(
+        self, found: recovery.Survey, size: int, form: Format, noted: Position | None
+    ) -> RecoveryReport:
         aside = None
-        if size - found.end >= HEADER_BYTES:
-            aside = recovery.move_part_aside(self._fd, self._path, found.end, size)
-        else:
-            os.ftruncate(self._fd, found.end)
+        if size - found.end >= form.header_bytes:
+            aside = self._move_aside(found.end, size)
+        if size > found.end:
+            self._data.cut(found.end)
+        self._format = form
+        self._inode = self._data.inode()
+        self._head = self._next = found.head
         self._tail = found.end
         self._unread = found.records
+        self._committed = min(noted.committed, found.end) if noted else 0
+        if self._sidecar.fd < 0:
+            self._sidecar.create()
+        self._place()
         return RecoveryReport(
             records=found.records,
-            size_bytes=found.end,
+            size_bytes=found.end - found.head,
             torn_bytes=found.torn,
             quarantined_bytes=size - found.end if aside else 0,
             quarantine=aside,
-            reason=found.damage or ("the last record is unfinished" if aside else ""),
+            reason=found.damage or (found.why_torn if aside else ""),
         )
 
-    def _close_file(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+    def _close_files(self) -> None:
+        self._data.close()
+        self._sidecar.close()
+
+
+def _check_options(read_ahead: int, fsync: str, fsync_interval: float, checksum: bool) -> None:
+    if not isinstance(read_ahead, int) or not 64 * KIB <= read_ahead <= MIB:
+        raise ValueError(f"read_ahead must be 65536 to 1048576 bytes, not {read_ahead!r}")
+    if fsync not in get_args(Fsync):
+        raise ValueError(f"fsync must be 'never', 'interval' or 'always', not {fsync!r}")
+    is_number = isinstance(fsync_interval, (int, float)) and not isinstance(fsync_interval, bool)
+    if not is_number or not 0.001 <= fsync_interval <= 3600:
+        raise ValueError(f"fsync_interval must be 0.001 to 3600 seconds, not {fsync_interval!r}")
+    if not isinstance(checksum, bool):
+        raise ValueError(f"checksum must be True or False, not {checksum!r}")

@@ -16,20 +16,19 @@ record but to guess.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import ClassVar, Final, Protocol
 
 from hq_core.errors import CorruptedData
 from hq_core.protocols import MAX_MESSAGE_BYTES
 
-__all__ = ["HEADER_BYTES", "Decoded", "decode", "encode", "record_bytes"]
+__all__ = ["Decoded", "Format", "Plain", "checked_length"]
 
 _LENGTH: Final = Struct(">I")
-HEADER_BYTES: Final = _LENGTH.size
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What `decode` found."""
+    """What `Format.decode` found."""
 
     records: list[bytes]
     """The payloads, in order."""
@@ -39,46 +38,82 @@ class Decoded:
     """Bytes the block must hold from `end` on to show the next record; 0 if a limit ended it."""
 
 
-def encode(records: Sequence[bytes]) -> list[bytes]:
-    """The file's bytes for `records`, as buffers to be written one behind the other."""
-    buffers = []
-    for record in records:
-        buffers.append(_LENGTH.pack(len(record)))
-        buffers.append(record)
-    return buffers
+class Format(Protocol):
+    """How records lie in a file."""
+
+    header_bytes: ClassVar[int]
+    """Bytes in front of each payload."""
+    preamble: bytes
+    """What the file begins with, before its first record."""
+    seed: int
+    """What tells this file from others of the format; 0 if nothing does."""
+
+    def encode(self, records: Sequence[bytes]) -> list[bytes]:
+        """The file's bytes for `records`, as buffers to be written one behind the other."""
+
+    def decode(self, block: bytes, start: int, max_records: int, max_bytes: int) -> Decoded:
+        """Up to `max_records` whole records with up to `max_bytes` of payload, from `start` on.
+
+        Raises `CorruptedData` if the record at `start` cannot be one; a damaged record further on
+        ends the run, so that what is before it is delivered first.
+        """
+
+    def record_bytes(self, header: bytes) -> int:
+        """Bytes of the whole record that starts with `header`; raises `CorruptedData`."""
+
+    def verify(self, header: bytes, payload: bytes) -> None:
+        """Raise `CorruptedData` if the two are seen not to belong together."""
 
 
-def decode(block: bytes, start: int, max_records: int, max_bytes: int) -> Decoded:
-    """Up to `max_records` whole records with up to `max_bytes` of payload, from `start` on.
+class Plain:
+    """The specified format."""
 
-    Raises `CorruptedData` if the record at `start` cannot be one; a damaged record further on ends
-    the run, so that what is before it is delivered first.
-    """
-    records: list[bytes] = []
-    size = len(block)
-    while len(records) < max_records:
-        body = start + HEADER_BYTES
-        if body > size:
-            return Decoded(records, start, HEADER_BYTES)
-        (length,) = _LENGTH.unpack_from(block, start)
-        if length > MAX_MESSAGE_BYTES:
-            if records:
+    header_bytes: ClassVar[int] = _LENGTH.size
+    preamble = b""
+    seed = 0
+
+    def encode(self, records: Sequence[bytes]) -> list[bytes]:
+        """See `Format`."""
+        buffers = []
+        for record in records:
+            buffers.append(_LENGTH.pack(len(record)))
+            buffers.append(record)
+        return buffers
+
+    def decode(self, block: bytes, start: int, max_records: int, max_bytes: int) -> Decoded:
+        """See `Format`."""
+        records: list[bytes] = []
+        size = len(block)
+        while len(records) < max_records:
+            body = start + _LENGTH.size
+            if body > size:
+                return Decoded(records, start, _LENGTH.size)
+            (length,) = _LENGTH.unpack_from(block, start)
+            if length > MAX_MESSAGE_BYTES:
+                if records:
+                    break
+                checked_length(length)
+            if length > max_bytes:
                 break
-            raise CorruptedData(f"a record claims {length} bytes; {MAX_MESSAGE_BYTES} is the limit")
-        if length > max_bytes:
-            break
-        end = body + length
-        if end > size:
-            return Decoded(records, start, HEADER_BYTES + length)
-        records.append(block[body:end])
-        max_bytes -= length
-        start = end
-    return Decoded(records, start, 0)
+            end = body + length
+            if end > size:
+                return Decoded(records, start, _LENGTH.size + length)
+            records.append(block[body:end])
+            max_bytes -= length
+            start = end
+        return Decoded(records, start, 0)
+
+    def record_bytes(self, header: bytes) -> int:
+        """See `Format`."""
+        (length,) = _LENGTH.unpack_from(header)
+        return _LENGTH.size + checked_length(length)
+
+    def verify(self, header: bytes, payload: bytes) -> None:
+        """Nothing can be seen."""
 
 
-def record_bytes(header: bytes) -> int:
-    """Bytes of the whole record that starts with `header`; raises `CorruptedData`."""
-    (length,) = _LENGTH.unpack_from(header)
+def checked_length(length: int) -> int:
+    """`length`, unless nobody can have written it: then raises `CorruptedData`."""
     if length > MAX_MESSAGE_BYTES:
         raise CorruptedData(f"a record claims {length} bytes; {MAX_MESSAGE_BYTES} is the limit")
-    return HEADER_BYTES + int(length)
+    return length

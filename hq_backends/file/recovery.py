@@ -1,58 +1,141 @@
-"""What an earlier owner left in an overflow file: reading it, and setting parts of it aside."""
+"""What an earlier owner left in an overflow file: finding it, and setting parts of it aside."""
 
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from hq_backends.file.format import HEADER_BYTES, record_bytes
+from hq_backends.file.checked import PREAMBLE_BYTES, checked_of
+from hq_backends.file.format import Format, Plain
+from hq_backends.file.position import Position
 from hq_core.errors import CorruptedData
+from hq_core.protocols import MAX_MESSAGE_BYTES
 
-__all__ = ["Survey", "copy", "move_aside", "move_part_aside", "survey"]
+__all__ = ["Survey", "boot_id", "copy", "find", "format_of", "move_aside", "move_part_aside"]
 
 _BLOCK: Final = 64 * 1024
+_PAGE: Final = 4096
+_ZEROS: Final = "zeros, such as a power cut leaves, are no records"
+_POSITION_LOST: Final = "its start was given back and the read position is not known"
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A file's whole records, and why the reading ended where it did."""
+    """The whole records in a stretch of a file, and why the reading ended where it did."""
 
+    head: int
+    """Offset of the first of them."""
     records: int
-    """Whole records from the start of the file on."""
+    """How many there are."""
     end: int
     """Offset behind the last of them."""
-    torn: int
-    """Bytes of an unfinished record at the end."""
-    damage: str
+    torn: int = 0
+    """Bytes behind `end` that no append has left whole."""
+    damage: str = ""
     """Why what is behind `end` cannot be read; empty if it can, or is merely torn."""
+    why_torn: str = "the last record is unfinished"
+    """What the bytes torn are."""
 
 
-def survey(fd: int, size: int) -> Survey:
-    """Walk the headers of a file of `size` bytes; constant memory, payloads are not looked at."""
-    if _starts_with_hole(fd, size):
-        return Survey(0, 0, 0, "its start was given back and the read position is not known")
-    records = offset = 0
+def boot_id() -> bytes:
+    """Which run of the operating system this is, 16 bytes; zeros if it does not say."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    except OSError:
+        return bytes(16)
+    return bytes.fromhex(text.replace("-", ""))
+
+
+def format_of(fd: int) -> Format:
+    """The format that a file's first bytes tell."""
+    return checked_of(os.pread(fd, PREAMBLE_BYTES, 0)) or Plain()
+
+
+def find(fd: int, size: int, form: Format, noted: Position | None, boot: bytes) -> Survey:
+    """The records that are not done in a file of `size` bytes, given what its sidecar says.
+
+    In constant memory. What the sidecar counted is not walked again, so a large backlog opens at
+    once, unless the system has gone down since and the data had not been flushed.
+    """
+    first = len(form.preamble)
+    if noted is None or noted.head > size:  # the latter: truncated, and then the crash came
+        if _is_hole(fd, first, size):
+            return Survey(first, 0, first, damage=_POSITION_LOST)
+        return walk(fd, form, first, size, zeros_from=first, least_zeros=_PAGE)
+    same_boot = noted.boot == boot != bytes(16)
+    sure = noted.tail if same_boot else max(noted.committed, noted.head)
+    if noted.tail <= size and _is_possible(noted, form) and _reaches_tail(fd, form, noted, sure):
+        rest = walk(fd, form, noted.tail, size, zeros_from=None if same_boot else noted.tail)
+        return replace(rest, head=noted.head, records=noted.records + rest.records)
+    return _walk_all(fd, size, form, noted, None if same_boot else noted.committed)
+
+
+def _is_possible(noted: Position, form: Format) -> bool:
+    size, least = noted.tail - noted.head, form.header_bytes
+    return noted.records * least <= size <= noted.records * (least + MAX_MESSAGE_BYTES)
+
+
+def _reaches_tail(fd: int, form: Format, noted: Position, sure: int) -> bool:
+    """Whether records follow one another from `sure` to the tail that was noted."""
+    if sure > noted.tail:
+        return False
+    found = walk(fd, form, sure, noted.tail, zeros_from=sure)
+    return found.end == noted.tail and (sure > noted.head or found.records == noted.records)
+
+
+def _walk_all(fd: int, size: int, form: Format, noted: Position, zeros_from: int | None) -> Survey:
+    """`find`, when what was counted may not be what is there."""
+    first, head = len(form.preamble), noted.head
+    is_whole = not _is_hole(fd, first, size)
+    if is_whole and noted.committed < head and walk(fd, form, first, head).end != head:
+        head = first  # the position is of an earlier or a later state of the file
+    return walk(fd, form, head, size, zeros_from=zeros_from)
+
+
+def walk(
+    fd: int,
+    form: Format,
+    start: int,
+    end: int,
+    *,
+    zeros_from: int | None = None,
+    least_zeros: int = 0,
+) -> Survey:
+    """Walk the headers between two offsets; payloads are not looked at.
+
+    From `zeros_from` on, zeros where a record would begin are not empty records, but what a power
+    cut leaves on some systems, if they go on up to `end` or to the end of a page, and are
+    `least_zeros` bytes or more.
+    """
+    records, offset, zeros = 0, start, 0
     block, block_start = b"", 0
-    while offset + HEADER_BYTES <= size:
+    while offset + form.header_bytes <= end:
         at = offset - block_start
-        if at + HEADER_BYTES > len(block):
+        if at + form.header_bytes > len(block):
             block, block_start, at = os.pread(fd, _BLOCK, offset), offset, 0
+        header = block[at : at + form.header_bytes]
         try:
-            length = record_bytes(block[at : at + HEADER_BYTES])
+            length = form.record_bytes(header)
         except CorruptedData as exc:
-            return Survey(records, offset, 0, str(exc))
-        if offset + length > size:
+            return Survey(start, records, offset, damage=str(exc))
+        if offset + length > end:
             break
+        if zeros_from is not None and offset >= zeros_from and not any(header):
+            if zeros <= offset:
+                zeros = _zeros_end(fd, offset, end)
+            page = -(-(offset + 1) // _PAGE) * _PAGE
+            if (zeros == end or zeros >= page) and zeros - offset >= least_zeros:
+                return Survey(start, records, offset, end - offset, why_torn=_ZEROS)
         offset += length
         records += 1
-    return Survey(records, offset, size - offset, "")
+    return Survey(start, records, offset, end - offset)
 
 
 def move_part_aside(fd: int, path: Path, start: int, end: int) -> Path:
-    """Move bytes `start` to `end`, the last ones of the file at `path`, to a new file beside it.
+    """Copy bytes `start` to `end` of the file at `path` to a new file beside it, and return that.
 
-    Returns the new file, ``<path>.quarantine-N``. Cuts nothing unless the copy is complete.
+    Nothing is left behind unless the copy is complete.
     """
     target, out = _new_file(path)
     try:
@@ -62,7 +145,6 @@ def move_part_aside(fd: int, path: Path, start: int, end: int) -> Path:
         raise
     finally:
         os.close(out)
-    os.ftruncate(fd, start)
     return target
 
 
@@ -93,10 +175,24 @@ def _new_file(path: Path) -> tuple[Path, int]:
             number += 1
 
 
-def _starts_with_hole(fd: int, size: int) -> bool:
+def _is_hole(fd: int, start: int, size: int) -> bool:
+    """Whether a file with `size` bytes has a hole where its records begin."""
+    start = -(-start // _PAGE) * _PAGE  # what is before the first record is never given back
     try:
-        return size > 0 and os.lseek(fd, 0, os.SEEK_DATA) > 0
+        return size > start and os.lseek(fd, start, os.SEEK_DATA) > start
     except OSError as exc:
-        if exc.errno == errno.ENXIO:  # nothing but a hole
+        if exc.errno == errno.ENXIO:  # nothing but a hole from there on
             return True
         raise
+
+
+def _zeros_end(fd: int, start: int, end: int) -> int:
+    """Where the zeros that begin at `start` end."""
+    while start < end:
+        block = os.pread(fd, min(_BLOCK, end - start), start)
+        if any(block):
+            return start + len(block) - len(block.lstrip(b"\0"))
+        if not block:
+            break
+        start += len(block)
+    return end

@@ -337,7 +337,7 @@ def test_any_text_is_a_stream_id_and_its_files_stay_in_the_directory(
 ) -> None:
     queue = opened(stream_id=stream_id)
     queue.enqueue_many(HELD)
-    assert len(list(spool.iterdir())) == 2
+    assert len(list(spool.iterdir())) == 3
     assert all(path.is_file() for path in spool.iterdir())
     assert list(spool.parent.iterdir()) == [spool]
     assert queue.stats().stream_id == stream_id

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from hq_backends.file import FileBackend
+from hq_backends.file.position import SLOT_SPACING
 from hq_core.protocols import Stream
+
+STREAM_FIELDS = {"max_bytes", "leftover", "on_corruption"}
 
 
 @dataclass
@@ -22,11 +25,36 @@ class Spool:
     def path(self) -> Path:
         return self.directory / "s.overflow"
 
-    def names(self) -> list[str]:
-        return sorted(path.name for path in self.directory.iterdir())
+    @property
+    def sidecar(self) -> Path:
+        return self.directory / "s.overflow.pos"
 
-    def open(self, read_ahead: int = 65536, **stream: Any) -> FileBackend:
-        backend = FileBackend(Stream("s", "s", self.directory, **stream), read_ahead=read_ahead)
+    def names(self) -> list[str]:
+        """What is there, but for the sidecar."""
+        names = {path.name for path in self.directory.iterdir()}
+        return sorted(names - {self.sidecar.name})
+
+    def slot(self, number: int) -> bytes:
+        """The bytes of a slot of the sidecar."""
+        start = number * SLOT_SPACING
+        return self.sidecar.read_bytes()[start : start + SLOT_SPACING]
+
+    def quarantined(self) -> int:
+        """Bytes in quarantine."""
+        return sum(path.stat().st_size for path in self.directory.glob("*.quarantine-*"))
+
+    def stream(self) -> Stream:
+        return Stream("s", "s", self.directory)
+
+    def abandon(self, backend: FileBackend) -> None:
+        """Let go of it as a killed process does."""
+        self.opened.remove(backend)
+        backend._close_files()
+
+    def open(self, **given: Any) -> FileBackend:
+        """Open the stream; `given` are fields of `Stream` and options of the backend."""
+        stream = {name: given.pop(name) for name in STREAM_FIELDS & set(given)}
+        backend = FileBackend(Stream("s", "s", self.directory, **stream), **given)
         self.opened.append(backend)
         return backend
 

@@ -58,7 +58,7 @@ class TestAppend:
 
     def test_files_are_private(self, spool: Spool) -> None:
         spool.open().append([b"x"])
-        assert [p.stat().st_mode & 0o777 for p in spool.directory.iterdir()] == [0o600]
+        assert {p.stat().st_mode & 0o777 for p in spool.directory.iterdir()} == {0o600}
 
     def test_there_is_no_data_file_before_there_is_data(self, spool: Spool) -> None:
         spool.open()

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hq_backends.file.format import HEADER_BYTES, decode, encode, record_bytes
+from hq_backends.file.format import Plain
 from hq_core import MAX_MESSAGE_BYTES, CorruptedData
 
 reproducible = settings(derandomize=True, deadline=None)
 
+PLAIN = Plain()
 NO_LIMIT = 10**9
 TOO_LONG = MAX_MESSAGE_BYTES + 1
 
@@ -23,7 +24,7 @@ records_of_any_kind = st.lists(st.binary(max_size=40), max_size=12)
 
 
 def written(records: list[bytes]) -> bytes:
-    return b"".join(encode(records))
+    return b"".join(PLAIN.encode(records))
 
 
 def header(length: int) -> bytes:
@@ -39,11 +40,11 @@ def test_a_length_uses_all_4_bytes() -> None:
 
 
 def test_a_header_is_4_bytes() -> None:
-    assert HEADER_BYTES == 4
+    assert PLAIN.header_bytes == 4
 
 
 def test_the_golden_bytes_are_read_as_what_was_written() -> None:
-    found = decode(GOLDEN, 0, 99, NO_LIMIT)
+    found = PLAIN.decode(GOLDEN, 0, 99, NO_LIMIT)
     assert found.records == RECORDS
     assert found.end == len(GOLDEN)
 
@@ -54,7 +55,7 @@ def test_what_was_written_is_read_back_from_anywhere_in_a_block(
     records: list[bytes], before: bytes
 ) -> None:
     block = before + written(records)
-    found = decode(block, len(before), len(records) + 1, NO_LIMIT)
+    found = PLAIN.decode(block, len(before), len(records) + 1, NO_LIMIT)
     assert (found.records, found.end) == (records, len(block))
 
 
@@ -65,15 +66,15 @@ def test_a_block_cut_anywhere_shows_the_records_that_are_whole_and_asks_for_the_
 ) -> None:
     whole = written(records)
     cut = data.draw(st.integers(0, len(whole)))
-    found = decode(whole[:cut], 0, len(records) + 1, NO_LIMIT)
+    found = PLAIN.decode(whole[:cut], 0, len(records) + 1, NO_LIMIT)
     ends = [len(written(records[:count])) for count in range(len(records) + 1)]
     shown = sum(end <= cut for end in ends) - 1
     assert found.records == records[:shown]
     assert found.end == ends[shown]
-    if shown == len(records) or cut < ends[shown] + HEADER_BYTES:
-        assert found.missing == HEADER_BYTES
+    if shown == len(records) or cut < ends[shown] + PLAIN.header_bytes:
+        assert found.missing == PLAIN.header_bytes
     else:
-        assert found.missing == HEADER_BYTES + len(records[shown])
+        assert found.missing == PLAIN.header_bytes + len(records[shown])
 
 
 @reproducible
@@ -85,7 +86,7 @@ def test_reading_block_by_block_with_what_is_missing_reads_everything(
     got: list[bytes] = []
     offset, size = 0, 1
     while offset < len(whole):
-        found = decode(whole[offset : offset + size], 0, 99, NO_LIMIT)
+        found = PLAIN.decode(whole[offset : offset + size], 0, 99, NO_LIMIT)
         got += found.records
         offset += found.end
         size = found.missing + step
@@ -95,13 +96,13 @@ def test_reading_block_by_block_with_what_is_missing_reads_everything(
 @reproducible
 @given(records=records_of_any_kind, most=st.integers(1, 14))
 def test_never_more_records_than_asked_for_are_given(records: list[bytes], most: int) -> None:
-    assert decode(written(records), 0, most, NO_LIMIT).records == records[:most]
+    assert PLAIN.decode(written(records), 0, most, NO_LIMIT).records == records[:most]
 
 
 @reproducible
 @given(records=records_of_any_kind, most=st.integers(0, 200))
 def test_as_many_records_are_given_as_the_bytes_allow(records: list[bytes], most: int) -> None:
-    found = decode(written(records), 0, 99, most)
+    found = PLAIN.decode(written(records), 0, 99, most)
     count = len(found.records)
     assert found.records == records[:count]
     assert sum(map(len, found.records)) <= most
@@ -114,72 +115,72 @@ def test_the_next_call_goes_on_where_the_last_one_ended(
     records: list[bytes], count: int, size: int
 ) -> None:
     whole = written(records)
-    first = decode(whole, 0, count, size)
-    rest = decode(whole, first.end, 99, NO_LIMIT)
+    first = PLAIN.decode(whole, 0, count, size)
+    rest = PLAIN.decode(whole, first.end, 99, NO_LIMIT)
     assert first.records + rest.records == records
 
 
 @pytest.mark.parametrize(("most", "size"), [(1, NO_LIMIT), (99, 3)])
 def test_nothing_is_missing_when_a_limit_ended_the_run(most: int, size: int) -> None:
-    assert decode(GOLDEN, 0, most, size).missing == 0
+    assert PLAIN.decode(GOLDEN, 0, most, size).missing == 0
 
 
 def test_nothing_is_missing_when_the_next_record_alone_is_over_the_limit() -> None:
-    found = decode(GOLDEN, 4, 99, 2)
+    found = PLAIN.decode(GOLDEN, 4, 99, 2)
     assert (found.records, found.end, found.missing) == ([], 4, 0)
 
 
 @pytest.mark.parametrize("block", [b"", b"\0", b"\0\0", b"\0\0\0"])
 def test_a_torn_header_is_no_record(block: bytes) -> None:
-    found = decode(GOLDEN + block, len(GOLDEN), 99, NO_LIMIT)
+    found = PLAIN.decode(GOLDEN + block, len(GOLDEN), 99, NO_LIMIT)
     assert (found.records, found.end, found.missing) == ([], len(GOLDEN), 4)
 
 
 def test_a_torn_payload_is_no_record() -> None:
-    found = decode(GOLDEN + header(5) + b"four", len(GOLDEN), 99, NO_LIMIT)
+    found = PLAIN.decode(GOLDEN + header(5) + b"four", len(GOLDEN), 99, NO_LIMIT)
     assert (found.records, found.end, found.missing) == ([], len(GOLDEN), 9)
 
 
 def test_a_torn_record_of_the_largest_length_is_torn_not_damaged() -> None:
-    found = decode(header(MAX_MESSAGE_BYTES) + b"start", 0, 99, NO_LIMIT)
+    found = PLAIN.decode(header(MAX_MESSAGE_BYTES) + b"start", 0, 99, NO_LIMIT)
     assert found.missing == 4 + MAX_MESSAGE_BYTES
 
 
 def test_a_record_of_the_largest_length_is_read() -> None:
     largest = bytes(MAX_MESSAGE_BYTES)
-    assert decode(written([largest]), 0, 1, MAX_MESSAGE_BYTES).records == [largest]
+    assert PLAIN.decode(written([largest]), 0, 1, MAX_MESSAGE_BYTES).records == [largest]
 
 
 @pytest.mark.parametrize("length", [TOO_LONG, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
 def test_a_length_above_the_limit_is_damage_and_the_error_names_both(length: int) -> None:
     with pytest.raises(CorruptedData, match=f"{length} bytes; {MAX_MESSAGE_BYTES} is the limit"):
-        decode(header(length), 0, 99, NO_LIMIT)
+        PLAIN.decode(header(length), 0, 99, NO_LIMIT)
 
 
 def test_a_length_above_the_limit_is_damage_however_little_was_asked_for() -> None:
     with pytest.raises(CorruptedData):
-        decode(header(TOO_LONG), 0, 1, 0)
+        PLAIN.decode(header(TOO_LONG), 0, 1, 0)
 
 
 def test_records_before_a_damaged_one_are_given_first() -> None:
     block = GOLDEN + header(TOO_LONG) + b"noise"
-    found = decode(block, 0, 99, NO_LIMIT)
+    found = PLAIN.decode(block, 0, 99, NO_LIMIT)
     assert (found.records, found.end, found.missing) == (RECORDS, len(GOLDEN), 0)
     with pytest.raises(CorruptedData):
-        decode(block, found.end, 99, NO_LIMIT)
+        PLAIN.decode(block, found.end, 99, NO_LIMIT)
 
 
 def test_what_is_behind_a_damaged_record_is_never_given() -> None:
     block = written([b"before"]) + header(TOO_LONG) + written([b"behind"])
-    assert decode(block, 0, 99, NO_LIMIT).records == [b"before"]
+    assert PLAIN.decode(block, 0, 99, NO_LIMIT).records == [b"before"]
 
 
 @pytest.mark.parametrize("length", [0, 1, 255, 65_536, MAX_MESSAGE_BYTES])
 def test_a_header_tells_how_long_its_record_is(length: int) -> None:
-    assert record_bytes(header(length)) == 4 + length
+    assert PLAIN.record_bytes(header(length)) == 4 + length
 
 
 @pytest.mark.parametrize("length", [TOO_LONG, 0xFFFFFFFF])
 def test_a_header_that_nobody_wrote_is_damage(length: int) -> None:
     with pytest.raises(CorruptedData, match=f"{length} bytes; {MAX_MESSAGE_BYTES} is the limit"):
-        record_bytes(header(length))
+        PLAIN.record_bytes(header(length))

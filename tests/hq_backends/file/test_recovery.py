@@ -117,7 +117,8 @@ def test_leftover_discard_deletes(spool: Spool) -> None:
     backend = spool.open(leftover="discard")
     assert backend.recovered.records == 0
     assert backend.depth() == 0
-    assert spool.path.stat().st_size == 0
+    assert not spool.path.exists()
+    assert not spool.sidecar.exists()
 
 
 def test_leftover_refuse_leaves_it_and_says_what_is_there(spool: Spool) -> None:

@@ -13,7 +13,6 @@ import pytest
 from hq_backends.lmdb import LmdbBackend, environment
 from hq_backends.lmdb import records as log
 from hq_core.capabilities import Capability
-from hq_core.errors import CapabilityError
 from hq_core.limiters import Unlimited
 from hq_core.protocols import MAX_MESSAGE_BYTES
 from hq_core.queue import HybridQueue
@@ -207,8 +206,6 @@ class TestSurroundings:
             with HybridQueue("s", 2, tmp_path, backend="lmdb", durable=True) as queue:
                 assert queue.stats().recovered == len(expected)
                 queue.enqueue(b"kept")
-        with pytest.raises(CapabilityError):
-            HybridQueue("s", 2, tmp_path, backend="file", durable=True)
 
     def test_whoever_uses_the_file_never_loads_lmdb(self, tmp_path: Path) -> None:
         program = (

@@ -176,8 +176,10 @@ class LeavesAFileBehind(FileBackend):
 
 
 class LeaksADescriptor(FileBackend):
-    def _close_file(self) -> None:
-        self._fd = -1
+    def close(self, *, delete: bool) -> None:
+        if self._data.fd >= 0:
+            os.dup(self._data.fd)
+        super().close(delete=delete)
 
 
 class BelievesTheStreamId(FileBackend):
@@ -185,7 +187,7 @@ class BelievesTheStreamId(FileBackend):
 
     def __init__(self, stream: Stream) -> None:
         super().__init__(stream)
-        self._path = Path(os.path.join(stream.directory, stream.stream_id[:50] or "empty"))  # noqa: PTH118
+        self._data.path = Path(os.path.join(stream.directory, stream.stream_id[:50] or "empty"))  # noqa: PTH118
 
 
 class IsFalsyWhenEmpty(MemoryBackend):
@@ -207,7 +209,7 @@ class GivesViews(MemoryBackend):
 class OpenToEverybody(FileBackend):
     def append(self, records: Sequence[bytes]) -> None:
         super().append(records)
-        self._path.chmod(0o644)
+        self._data.path.chmod(0o644)
 
 
 BROKEN: list[tuple[type[OverflowBackend], Test]] = [

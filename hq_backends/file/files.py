@@ -1,0 +1,189 @@
+"""The two files of a stream, as descriptors: opened with care, written whole, flushed once.
+
+Nothing here knows what the bytes mean.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from hq_backends.file.position import SIDECAR_BYTES, SLOT_SPACING, Position, encode, newest
+from hq_core.errors import BackendError
+
+__all__ = ["DataFile", "Sidecar", "sync_directory"]
+
+_FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_BUFFERS_A_CALL: Final = 512
+"""Most buffers in one `pwritev`: half the system's limit, and enough to make the call cheap."""
+_BYTES_A_CALL: Final = 1024 * 1024
+"""Most bytes in one `pwritev`, unless one record has more: longer calls are at times slower."""
+
+
+class _File:
+    """A regular file of this user's, not opened until asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = -1
+
+    def open(self) -> bool:
+        """Open what is there; False: nothing is. Raises `BackendError` if it cannot be ours."""
+        try:
+            self.fd = os.open(self.path, _FILE | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return False
+        except OSError as exc:
+            if exc.errno not in {errno.ELOOP, errno.EISDIR}:
+                raise
+            raise self._not_ours() from exc
+        info = os.fstat(self.fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
+            raise self._not_ours()
+        return True
+
+    def create(self) -> None:
+        """Make it; there must be none."""
+        self.fd = os.open(self.path, _FILE | os.O_CREAT | os.O_EXCL, 0o600)
+
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def delete(self) -> None:
+        """Remove it, if it was opened."""
+        if self.fd >= 0:
+            self.path.unlink(missing_ok=True)
+            os.ftruncate(self.fd, 0)  # a forked child may keep the file in being
+            self.close()
+
+    def _not_ours(self) -> BackendError:
+        return BackendError(
+            f"{self.path} is not a regular file of this user: move it away, or use another "
+            "directory"
+        )
+
+
+class DataFile(_File):
+    """The records."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.flush_failed = ""
+        self._named_on_disk = True
+
+    def create(self) -> None:
+        """See `_File`; the first `flush` makes its name last as well."""
+        super().create()
+        self._named_on_disk = False
+
+    def size(self) -> int:
+        """Bytes in it."""
+        return os.fstat(self.fd).st_size
+
+    def inode(self) -> int:
+        """What tells it from a file of the same name."""
+        return os.fstat(self.fd).st_ino
+
+    def write(self, buffers: Sequence[bytes], at: int) -> int:
+        """Write all of `buffers` from offset `at` on; how many bytes they were."""
+        written = first = 0
+        while first < len(buffers):
+            part, size = self._part(buffers, first)
+            done = os.pwritev(self.fd, part, at + written)
+            if done < size:  # a signal, or a disk about to be full: go on behind what is there
+                rest = memoryview(b"".join(part))
+                while done < size:
+                    done += os.pwrite(self.fd, rest[done:], at + written + done)
+            first += len(part)
+            written += size
+        return written
+
+    def cut(self, end: int) -> None:
+        """Let it end at `end`."""
+        os.ftruncate(self.fd, end)
+
+    def flush(self) -> None:
+        """Make what was written survive power loss. Once it has failed it fails for ever.
+
+        The system reports a failed flush once and forgets what was not written: later ones would
+        succeed and prove nothing.
+        """
+        if self.flush_failed:
+            raise OSError(errno.EIO, f"an earlier flush failed: {self.flush_failed}; reopen")
+        try:
+            os.fdatasync(self.fd)
+            if not self._named_on_disk:
+                sync_directory(self.path.parent)
+                self._named_on_disk = True
+        except OSError as exc:
+            self.flush_failed = str(exc)
+            raise OSError(errno.EIO, f"{self.path} could not be flushed: {exc}") from exc
+
+    def replace_by(self, fd: int, path: Path) -> None:
+        """The file `fd` at `path` takes the place of this one."""
+        path.rename(self.path)
+        os.ftruncate(self.fd, 0)  # a forked child may keep the old file in being
+        os.close(self.fd)
+        self.fd = fd
+        self._named_on_disk = False
+
+    @staticmethod
+    def _part(buffers: Sequence[bytes], first: int) -> tuple[Sequence[bytes], int]:
+        """Buffers from `first` on for one call, and their size; a record's stay together."""
+        part = buffers[first : first + _BUFFERS_A_CALL]
+        size = sum(map(len, part))
+        while size > _BYTES_A_CALL and len(part) > 2:
+            part = part[: len(part) // 2 + len(part) // 2 % 2]
+            size = sum(map(len, part))
+        return part, size
+
+
+class Sidecar(_File):
+    """The read position: where the records begin that are not done."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._sequence = 0
+
+    def create(self) -> None:
+        """See `_File`; its space is reserved, so that it can be written on a full disk."""
+        super().create()
+        try:
+            os.posix_fallocate(self.fd, 0, SIDECAR_BYTES)
+        except BaseException:
+            self.delete()
+            raise
+
+    def read(self) -> Position | None:
+        """The last position written; None if none can be read."""
+        found = newest(os.pread(self.fd, SLOT_SPACING, offset) for offset in (0, SLOT_SPACING))
+        if found is None:
+            return None
+        self._sequence, position = found
+        return position
+
+    def write(self, position: Position) -> None:
+        """Write `position` over the older of the two slots."""
+        sequence = self._sequence + 1
+        slot = encode(position, sequence)
+        if os.pwrite(self.fd, slot, sequence % 2 * SLOT_SPACING) < len(slot):
+            raise OSError(errno.EIO, f"{self.path} was not written as a whole")
+        self._sequence = sequence
+
+    def flush(self) -> None:
+        """Make the position survive power loss."""
+        os.fdatasync(self.fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive power loss."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
