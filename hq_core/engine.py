@@ -48,6 +48,7 @@ from hq_core.protocols import (
     Waiter,
     WhenFull,
 )
+from hq_core.quarantine import Quarantine
 from hq_core.stats import QueueStats
 from hq_core.waiters import Line
 
@@ -74,6 +75,7 @@ class Engine:
         stream_id: str,
         *,
         ownership: StreamLock,
+        quarantine: Quarantine,
         memory: MemoryTier,
         backend: OverflowBackend,
         limiter: Limiter,
@@ -87,6 +89,7 @@ class Engine:
         self.recovery = backend.recovered
         self.largest = min(memory.capacity()[1], MAX_MESSAGE_BYTES)
         self._ownership = ownership
+        self._quarantine = quarantine
         self._memory = memory
         self._overflow = Overflow(
             backend,
@@ -485,6 +488,7 @@ class Engine:
         lost = self._overflow.lost_to(damage, self._stored)
         if not lost:
             raise damage
+        self._quarantine.cap()
         size = self._overflow.size_bytes()
         with self._mutex:
             self._stored -= lost

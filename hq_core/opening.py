@@ -31,6 +31,7 @@ from hq_core.protocols import (
     WhenFull,
 )
 from hq_core.pumps import ThreadPump
+from hq_core.quarantine import Quarantine
 from hq_core.stats import RecoveryReport
 
 __all__ = ["open_engine"]
@@ -76,6 +77,7 @@ def open_engine(
         leftover=leftover,
         on_corruption=on_corruption,
     )
+    quarantine = Quarantine(stream.directory, stream.file_name)
     needed = Capability.DURABLE if durable else Capability.NONE
     with contextlib.ExitStack() as undo:
         ownership = _own(stream)
@@ -85,6 +87,7 @@ def open_engine(
         engine = Engine(
             stream_id,
             ownership=ownership,
+            quarantine=quarantine,
             memory=memory,
             backend=opened,
             limiter=limiter,
@@ -96,6 +99,8 @@ def open_engine(
         )
         undo.pop_all()
     _tell(stream_id, opened.recovered)
+    if opened.recovered.quarantine is not None:
+        quarantine.cap()
     return engine
 
 

@@ -55,7 +55,8 @@ class Stream:
     """The id as the user gave it: any text. For messages only, never part of a path."""
     file_name: str
     """The id as a safe file name, unique to it: lower-case letters, digits and ``._-%``, at most
-    200 characters, no leading dot. Name every file after it, with a suffix."""
+    200 characters, no leading dot. Name every file after it, with a suffix; what is moved aside,
+    ``<file_name>.<suffix>.quarantine-<number>``. The queue keeps the newest 16 of those."""
     directory: Path
     """Where files go. It exists; files are made with mode 0600, directories with 0700."""
     max_bytes: int | None = None

@@ -1,0 +1,237 @@
+"""The format with checksums: damage is never delivered, and the queue goes on."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hq_backends.file import FileBackend
+from hq_backends.file.checked import PREAMBLE_BYTES, Checked, checked_of
+from hq_backends.file.format import Plain
+from hq_core import CorruptedData, HybridQueue
+from hq_core.protocols import MAX_MESSAGE_BYTES
+from hq_core.testing.forking import killed_after
+from hq_core.testing.spool import ANY_SIZE, numbered, read_all
+from tests.hq_backends.file.conftest import Spool
+
+SEED = 0x01020304
+FORM = Checked(SEED)
+NO_LIMIT = 10**9
+
+
+def written(records: list[bytes]) -> bytes:
+    return b"".join(FORM.encode(records))
+
+
+def leave(spool: Spool, records: list[bytes]) -> None:
+    """Be an owner that is killed once it has appended `records`, each by itself."""
+
+    def work() -> None:
+        backend = FileBackend(spool.stream(), checksum=True)
+        for record in records:
+            backend.append([record])
+
+    killed_after(work)
+
+
+def flip(spool: Spool, offset: int) -> None:
+    data = bytearray(spool.path.read_bytes())
+    data[offset] ^= 1
+    spool.path.write_bytes(data)
+
+
+def everything(backend: FileBackend) -> tuple[list[bytes], int]:
+    """All that can be read, and how often there was damage."""
+    records: list[bytes] = []
+    damaged = 0
+    while backend.depth():
+        try:
+            records += backend.read(3, ANY_SIZE)
+        except CorruptedData:
+            damaged += 1
+    return records, damaged
+
+
+# ---- the bytes -------------------------------------------------------------------------------
+
+
+def test_a_file_begins_with_its_seed_and_a_record_with_its_checksum() -> None:
+    assert FORM.preamble.hex(" ", -4) == "48514352 43333201 01020304 009001d0"
+    assert written([b"abc", b""]).hex(" ", -4) == "00000003 f51b8af8 61626300 000000e9 51a406"
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.binary(max_size=40), max_size=12), st.binary(max_size=9))
+def test_what_was_written_is_read_back_from_anywhere_in_a_block(
+    records: list[bytes], before: bytes
+) -> None:
+    block = before + written(records)
+    found = FORM.decode(block, len(before), len(records) + 1, NO_LIMIT)
+    assert (found.records, found.end) == (records, len(block))
+
+
+def test_every_flipped_bit_is_noticed() -> None:
+    records = [b"one", b"", b"three"]
+    whole = written(records)
+    for bit in range(8 * len(whole)):
+        block = bytearray(whole)
+        block[bit // 8] ^= 1 << bit % 8
+        try:
+            found = FORM.decode(bytes(block), 0, 9, NO_LIMIT).records
+        except CorruptedData:
+            found = []
+        assert found == records[: len(found)]
+        assert len(found) < 3
+
+
+def test_a_record_of_another_file_is_none() -> None:
+    other = b"".join(Checked(SEED + 1).encode([b"old"]))
+    with pytest.raises(CorruptedData, match="checksum of a record of 3 bytes"):
+        FORM.decode(other, 0, 9, NO_LIMIT)
+
+
+def test_zeros_are_no_records() -> None:
+    with pytest.raises(CorruptedData):
+        FORM.decode(bytes(100), 0, 9, NO_LIMIT)
+    with pytest.raises(CorruptedData):
+        FORM.record_bytes(bytes(8))
+
+
+def test_limits_end_a_run_before_checksums_do() -> None:
+    block = written([b"abc", b"def"])
+    assert FORM.decode(block, 0, 1, NO_LIMIT).records == [b"abc"]
+    assert FORM.decode(block, 0, 9, 5).records == [b"abc"]
+    assert FORM.decode(block, 0, 9, 2).records == []
+
+
+def test_read_as_the_specified_format_it_is_damage() -> None:
+    with pytest.raises(CorruptedData):
+        Plain().decode(FORM.preamble + written([b"abc"]), 0, 9, NO_LIMIT)
+
+
+@pytest.mark.parametrize("start", [b"", b"\0\0\0\3one", FORM.preamble[:-1], b"HQCRC32\x01" * 2])
+def test_other_beginnings_are_not_of_this_format(start: bytes) -> None:
+    assert checked_of(start) is None
+
+
+def test_the_preamble_tells_the_seed() -> None:
+    found = checked_of(FORM.preamble + b"more")
+    assert found is not None
+    assert (found.seed, found.preamble) == (SEED, FORM.preamble)
+
+
+# ---- the file --------------------------------------------------------------------------------
+
+
+def test_overhead_counts_and_the_preamble_does_not(spool: Spool) -> None:
+    backend = spool.open(checksum=True)
+    backend.append([b"abc", b""])
+    assert backend.record_overhead == 8
+    assert backend.size_bytes() == 2 * 8 + 3
+    assert spool.path.stat().st_size == PREAMBLE_BYTES + 2 * 8 + 3
+
+
+def test_each_beginning_has_a_seed_of_its_own(spool: Spool) -> None:
+    backend = spool.open(checksum=True)
+    preambles = set()
+    for _ in range(3):
+        backend.append([b"x"])
+        preambles.add(spool.path.read_bytes()[:PREAMBLE_BYTES])
+        read_all(backend)
+        backend.trim(1)
+    assert len(preambles) == 3
+
+
+@pytest.mark.parametrize("at", [0, 4, 8])
+def test_a_damaged_record_is_set_aside_and_the_next_delivered(spool: Spool, at: int) -> None:
+    records = numbered(10)
+    leave(spool, records)
+    flip(spool, PREAMBLE_BYTES + 4 * (8 + len(records[0])) + at + 3 * (at == 0))
+    backend = spool.open()
+    got, damaged = everything(backend)
+    assert damaged == 1
+    if at == 0:  # its length: where the next one begins is not known
+        assert got == records[:4]
+    else:
+        assert got == [*records[:4], *records[5:]]
+        assert spool.quarantined() == 8 + len(records[4])
+    backend.trim(len(got))
+    assert backend.size_bytes() == 0
+
+
+def test_damage_in_the_last_record_loses_that_one(spool: Spool) -> None:
+    records = numbered(5)
+    leave(spool, records)
+    flip(spool, spool.path.stat().st_size - 1)
+    backend = spool.open()
+    assert everything(backend) == (records[:4], 1)
+    backend.append([b"new"])
+    assert read_all(backend) == [b"new"]
+
+
+def test_damage_in_the_first_record_is_trimmed_with_the_next(spool: Spool) -> None:
+    records = numbered(3)
+    leave(spool, records)
+    flip(spool, PREAMBLE_BYTES + 8)
+    backend = spool.open()
+    assert everything(backend) == (records[1:], 1)
+    backend.trim(2)
+    assert (backend.size_bytes(), spool.path.stat().st_size) == (0, 0)
+
+
+def test_a_large_record_is_verified_too(spool: Spool) -> None:
+    records = [b"small", bytes(1_000_000), b"small too"]
+    leave(spool, records)
+    flip(spool, 500_000)
+    assert everything(spool.open()) == ([b"small", b"small too"], 1)
+
+
+def test_a_hostile_length_is_not_believed(spool: Spool) -> None:
+    leave(spool, [b"one"])
+    with spool.path.open("ab") as file:
+        file.write((MAX_MESSAGE_BYTES + 1).to_bytes(4, "big") + bytes(100))
+    backend = spool.open()
+    assert backend.recovered.quarantined_bytes == 104
+    assert read_all(backend) == [b"one"]
+
+
+def test_zeros_at_the_end_are_set_aside(spool: Spool) -> None:
+    leave(spool, [b"one", b""])
+    with spool.path.open("ab") as file:
+        file.write(bytes(1000))
+    backend = spool.open()
+    assert backend.recovered.quarantined_bytes == 1000
+    assert read_all(backend) == [b"one", b""]
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_file_of_the_other_format_is_read_and_the_next_is_in_its_own(
+    spool: Spool, checksum: bool
+) -> None:
+    backend = spool.open(checksum=checksum)
+    backend.append([b"one", b"two"])
+    spool.close(backend)
+    backend = spool.open(checksum=not checksum)
+    backend.append([b"three"])
+    assert read_all(backend) == [b"one", b"two", b"three"]
+    backend.trim(3)
+    backend.append([b"four"])
+    assert spool.path.read_bytes().startswith(b"HQCRC32") is not checksum
+    assert read_all(backend) == [b"four"]
+
+
+def test_the_queue_counts_what_is_lost_and_goes_on(spool: Spool) -> None:
+    records = numbered(10)
+    leave(spool, records)
+    flip(spool, PREAMBLE_BYTES + 3 * (8 + len(records[0])) + 8)
+    with HybridQueue("s", 4, spool.directory, backend_options={"checksum": True}) as queue:
+        got = []
+        told = 0
+        while queue.depth:
+            try:
+                got.append(queue.try_dequeue())
+            except CorruptedData:
+                told += 1
+        assert got == [*records[:3], *records[4:]]
+        assert told == 1
+        stats = queue.stats()
+        assert (stats.enqueued, stats.dequeued, stats.discarded) == (10, 9, 1)
