@@ -303,6 +303,8 @@ class FileBackend:
                 **coming,
             }
             position = Position(self._boot, self._inode, self._format.seed, **fields)
+            if self._sidecar.fd < 0:
+                self._sidecar.create()
             self._sidecar.write(position)
             self._noted = (position.tail, position.records)
 
@@ -481,6 +483,11 @@ class FileBackend:
         if noted and (noted.inode, noted.seed) != (self._data.inode(), form.seed):
             noted = None
         found = recovery.find(self._data.fd, size, form, noted, self._boot)
+        nothing = not (found.records or found.damage) and size - found.end < form.header_bytes
+        if nothing:
+            self._data.delete()
+            self._sidecar.delete()
+            return RecoveryReport(torn_bytes=found.torn)
         if leftover == "refuse":
             raise StreamBusyError(
                 f"{self._data.path} holds {found.records} records of an earlier owner: open it "
@@ -506,7 +513,11 @@ class FileBackend:
     ) -> RecoveryReport:
         aside = None
         if size - found.end >= form.header_bytes:
-            aside = self._move_aside(found.end, size)
+            try:
+                aside = self._move_aside(found.end, size)
+            except OSError as exc:  # on a full disk, what nobody was told of is not worth failing
+                if found.damage or exc.errno not in _OUT_OF_SPACE:
+                    raise
         if size > found.end:
             self._data.cut(found.end)
         self._format = form
@@ -515,9 +526,9 @@ class FileBackend:
         self._tail = found.end
         self._unread = found.records
         self._committed = min(noted.committed, found.end) if noted else 0
-        if self._sidecar.fd < 0:
-            self._sidecar.create()
-        self._place()
+        self._misplaced = True
+        with suppress(OSError):  # a full disk, say: then before the next append
+            self._place()
         return RecoveryReport(
             records=found.records,
             size_bytes=found.end - found.head,

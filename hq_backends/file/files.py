@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -74,12 +75,7 @@ class DataFile(_File):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.flush_failed = ""
-        self._named_on_disk = True
-
-    def create(self) -> None:
-        """See `_File`; the first `flush` makes its name last as well."""
-        super().create()
-        self._named_on_disk = False
+        self._named_on_disk = False  # the first flush sees to it
 
     def size(self) -> int:
         """Bytes in it."""
@@ -127,10 +123,11 @@ class DataFile(_File):
     def replace_by(self, fd: int, path: Path) -> None:
         """The file `fd` at `path` takes the place of this one."""
         path.rename(self.path)
-        os.ftruncate(self.fd, 0)  # a forked child may keep the old file in being
-        os.close(self.fd)
-        self.fd = fd
+        old, self.fd = self.fd, fd
         self._named_on_disk = False
+        with suppress(OSError):
+            os.ftruncate(old, 0)  # a forked child may keep the old file in being
+        os.close(old)
 
     @staticmethod
     def _part(buffers: Sequence[bytes], first: int) -> tuple[Sequence[bytes], int]:

@@ -5,9 +5,10 @@ import os
 import pytest
 
 from hq_backends.file import FileBackend
-from hq_core.errors import CorruptedData, StreamBusyError
+from hq_core.errors import CorruptedData, QueueFull, StreamBusyError
 from hq_core.protocols import MAX_MESSAGE_BYTES
 from hq_core.testing.forking import killed_after
+from hq_core.testing.spool import file_size_limit
 from tests.hq_backends.file.conftest import Spool
 
 EVERYTHING = 1_000_000_000
@@ -180,3 +181,31 @@ def test_the_remains_of_a_rewrite_are_removed(spool: Spool) -> None:
     spool.path.with_name("s.overflow.new").write_bytes(WHOLE[:5])
     assert drain(spool.open()) == RECORDS
     assert spool.names() == ["s.overflow"]
+
+
+@pytest.mark.parametrize("leftover", ["resume", "refuse", "quarantine"])
+def test_a_file_in_which_all_is_done_is_none_at_all(spool: Spool, leftover: str) -> None:
+    def work() -> None:
+        backend = FileBackend(spool.stream(), fsync="always")
+        backend.append(RECORDS)
+        backend.trim(len(drain(backend)))
+
+    killed_after(work)
+    assert spool.path.stat().st_size == len(WHOLE)
+    assert spool.open(leftover=leftover).recovered.records == 0
+    assert not spool.path.exists()
+
+
+def test_on_a_full_disk_it_is_resumed_all_the_same(spool: Spool) -> None:
+    """No room for a sidecar, nor for keeping what is torn, of which nobody was told."""
+    spool.path.write_bytes(WHOLE * 2000 + b"\0\0\x10\0" + bytes(3000))
+    with file_size_limit(1000):
+        backend = spool.open()
+        assert backend.recovered.torn_bytes == 3004
+        assert backend.recovered.quarantine is None
+        assert drain(backend) == RECORDS * 2000
+        backend.trim(6000)
+        with pytest.raises(QueueFull):
+            backend.append([bytes(2000)])
+    backend.append([b"new"])
+    assert drain(backend) == [b"new"]
