@@ -2,7 +2,7 @@
 
 Offsets, each on a record's first byte::
 
-    0 ... given back ... _head ... read, not trimmed ... _next ... stored ... _tail = end of file
+    0 ... given back ... _head ... read, not trimmed ... _reader ... stored ... _tail = end of file
 
 Order of what is written, so that a crash between any two calls is harmless:
 
@@ -11,7 +11,6 @@ Order of what is written, so that a crash between any two calls is harmless:
 - Consumed: the position is written (and flushed, unless ``fsync="never"``), then a hole punched.
 """
 
-import errno
 import os
 import threading
 from collections import deque
@@ -26,9 +25,11 @@ from hq_backends.file.checked import Checked
 from hq_backends.file.files import DataFile, Sidecar
 from hq_backends.file.flusher import Flusher
 from hq_backends.file.format import Format, Plain
+from hq_backends.file.opening import OUT_OF_SPACE, take_over
 from hq_backends.file.position import Position
+from hq_backends.file.reader import Reader
 from hq_core.capabilities import Capability
-from hq_core.errors import CorruptedData, QueueFull, StreamBusyError
+from hq_core.errors import CorruptedData, QueueFull
 from hq_core.protocols import API_VERSION, Stream
 from hq_core.stats import RecoveryReport
 
@@ -39,7 +40,6 @@ MIB: Final = 1024 * KIB
 
 Fsync = Literal["never", "interval", "always"]
 
-_OUT_OF_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PUNCH_STEP: Final = 1 * MIB
 """Consumed bytes given back at once; smaller steps cost more calls than they free."""
 _REWRITE_FROM: Final = 64 * MIB
@@ -92,7 +92,6 @@ class FileBackend:
     ) -> None:
         _check_options(read_ahead, fsync, fsync_interval, checksum)
         self._stream = stream
-        self._read_ahead = read_ahead
         self._fsync = fsync
         self._checksum = checksum
         if checksum:
@@ -101,13 +100,13 @@ class FileBackend:
         path = stream.directory / f"{stream.file_name}.overflow"
         self._data = DataFile(path)
         self._sidecar = Sidecar(path.with_name(f"{path.name}.pos"))
+        self._reader = Reader(self._data, read_ahead)
         self._boot = recovery.boot_id()
         self._format: Format = Plain()
         self._inode = 0
-        self._head = self._next = self._tail = 0
+        self._head = self._tail = 0
         self._unread = 0
         self._sizes: deque[int] = deque()  # of the records read and not trimmed, headers included
-        self._block, self._at = b"", 0  # what was read ahead; `_at` is where `_next` lies in it
         self._untidy = False  # bytes of a failed append may lie behind `_tail`
         self._misplaced = False  # the sidecar does not hold for the data any more
         self._committed = 0  # the data up to here is on the disk
@@ -137,7 +136,7 @@ class FileBackend:
         except BaseException as exc:
             with suppress(OSError):  # then the next append tries again, before it writes
                 self._undo()
-            if isinstance(exc, OSError) and exc.errno in _OUT_OF_SPACE:
+            if isinstance(exc, OSError) and exc.errno in OUT_OF_SPACE:
                 raise QueueFull(f"the overflow disk is full: {exc.strerror}") from exc
             raise
         self._untidy = False
@@ -156,7 +155,7 @@ class FileBackend:
         if not self._unread:
             return []
         try:
-            records = self._decode(max_records, max_bytes)
+            records = self._reader.read(self._format, self._tail, max_records, max_bytes)
         except CorruptedData as damage:
             raise self._set_aside(damage) from damage
         header = self._format.header_bytes
@@ -242,7 +241,8 @@ class FileBackend:
             self._untidy = False
         with self._guard:
             self._format = form
-            self._head = self._next = self._tail = start
+            self._head = self._tail = start
+        self._reader.seek(start)
 
     def _place(self) -> None:
         """Let the sidecar hold for the data file as it is now."""
@@ -308,39 +308,6 @@ class FileBackend:
             self._sidecar.write(position)
             self._noted = (position.tail, position.records)
 
-    # ---- reading -----------------------------------------------------------------------------
-
-    def _decode(self, max_records: int, max_bytes: int) -> list[bytes]:
-        start = self._at
-        found = self._format.decode(self._block, start, max_records, max_bytes)
-        while found.missing and not found.records:
-            if found.missing > self._read_ahead:
-                return [self._read_large(found.missing)]
-            self._block, self._at = self._pread(self._read_ahead, found.missing, self._next), 0
-            start = 0
-            found = self._format.decode(self._block, start, max_records, max_bytes)
-        self._at = found.end
-        self._next += found.end - start
-        return found.records
-
-    def _read_large(self, size: int) -> bytes:
-        """The record of `size` bytes, header included, that comes next; without a second copy."""
-        header_bytes = self._format.header_bytes
-        payload_bytes = size - header_bytes
-        payload = self._pread(payload_bytes, payload_bytes, self._next + header_bytes)
-        self._format.verify(self._block[self._at : self._at + header_bytes], payload)
-        self._block, self._at = b"", 0
-        self._next += size
-        return payload
-
-    def _pread(self, size: int, at_least: int, offset: int) -> bytes:
-        block = os.pread(self._data.fd, min(size, self._tail - offset), offset)
-        if len(block) < at_least:
-            raise CorruptedData(
-                f"{self._data.path} ends amid a record, at byte {offset + len(block)}"
-            )
-        return block
-
     # ---- damage ------------------------------------------------------------------------------
 
     def _set_aside(self, damage: CorruptedData) -> CorruptedData:
@@ -350,52 +317,34 @@ class FileBackend:
         """
         if self._stream.on_corruption == "raise":
             return damage
-        behind = self._whole_behind()
+        start = self._reader.offset
+        behind = self._reader.whole_behind(self._format, self._tail)
         if behind:
-            aside = self._move_aside(self._next, behind)
+            aside = self._move_aside(start, behind)
             self._skip_to(behind)
             return CorruptedData(f"{self._data.path}: {damage}; it is in {aside}")
         end = self._data.size()
-        start = min(self._next, end)
-        aside = self._move_aside(start, end)
-        self._data.cut(start)
+        aside = self._move_aside(min(start, end), end)
+        self._data.cut(min(start, end))
         with self._guard:
             lost, self._unread = self._unread, 0
-            self._tail = self._next
-        self._block, self._at = b"", 0
+            self._tail = start
+        self._reader.seek(start)
         self._misplaced = True
         with suppress(OSError):  # then before the next append
             self._place()
         return CorruptedData(f"{damage}; it and what was behind it, {lost} records, are in {aside}")
 
-    def _whole_behind(self) -> int:
-        """Where the record behind the next one starts, if checksums show one there; else 0."""
-        form = self._format
-        if not form.seed or self._unread < 2:
-            return 0
-        try:
-            behind = self._next + self._record_bytes(self._next)
-            record = os.pread(self._data.fd, self._record_bytes(behind), behind)
-            form.verify(record[: form.header_bytes], record[form.header_bytes :])
-        except CorruptedData:
-            return 0
-        return behind
-
-    def _record_bytes(self, offset: int) -> int:
-        header = self._pread(self._format.header_bytes, self._format.header_bytes, offset)
-        return self._format.record_bytes(header)
-
     def _skip_to(self, offset: int) -> None:
         """Count the bytes up to `offset`, which no record will be made of, to the one before."""
-        size = offset - self._next
+        size = offset - self._reader.offset
         with self._guard:
             self._unread -= 1
-            self._next = offset
             if self._sizes:
                 self._sizes[-1] += size
             else:
                 self._head += size
-        self._block, self._at = b"", 0
+        self._reader.seek(offset)
 
     def _move_aside(self, start: int, end: int) -> Path:
         return recovery.move_part_aside(self._data.fd, self._data.path, start, end)
@@ -408,13 +357,13 @@ class FileBackend:
         if self._fsync != "never":
             self._data.flush()
         with self._guard:
-            self._head = self._next = self._tail = self._committed = 0
+            self._head = self._tail = self._committed = 0
             self._begun += 1
             self._empty_ones = False
             self._sizes.clear()
         self._noted = (0, 0)
         self._punched = 0
-        self._block, self._at = b"", 0
+        self._reader.seek(0)
         self._untidy = False
         self._misplaced = True
 
@@ -457,10 +406,10 @@ class FileBackend:
             raise
         with self._guard:
             self._inode = self._data.inode()
-            self._next -= head - start
             self._tail -= head - start
             self._committed = self._tail if self._fsync != "never" else 0
             self._begun += 1
+        self._reader.seek(self._reader.offset - head + start)
         self._untidy = False
         self._misplaced = True
         return start
@@ -468,75 +417,23 @@ class FileBackend:
     def _new_path(self) -> Path:
         return self._data.path.with_name(f"{self._data.path.name}.new")
 
-    # ---- opening -----------------------------------------------------------------------------
+    # ---- opening and closing -----------------------------------------------------------------
 
     def _recover(self) -> RecoveryReport:
         self._new_path().unlink(missing_ok=True)  # of a rewrite that a crash cut short
-        size = self._data.size() if self._data.open() else 0
-        noted = self._sidecar.read() if self._sidecar.open() else None
-        leftover = self._stream.leftover
-        if not size or leftover == "discard":
-            self._data.delete()
-            self._sidecar.delete()
-            return RecoveryReport()
-        form = recovery.format_of(self._data.fd)
-        if noted and (noted.inode, noted.seed) != (self._data.inode(), form.seed):
-            noted = None
-        found = recovery.find(self._data.fd, size, form, noted, self._boot)
-        nothing = not (found.records or found.damage) and size - found.end < form.header_bytes
-        if nothing:
-            self._data.delete()
-            self._sidecar.delete()
-            return RecoveryReport(torn_bytes=found.torn)
-        if leftover == "refuse":
-            raise StreamBusyError(
-                f"{self._data.path} holds {found.records} records of an earlier owner: open it "
-                "with leftover='resume', or move it away"
-            )
-        if leftover == "quarantine":
-            return self._set_all_aside(size, "leftover='quarantine'")
-        if found.damage and self._stream.on_corruption == "raise":
-            raise CorruptedData(f"{self._data.path}, at byte {found.end}: {found.damage}")
-        if found.damage and not found.records:
-            return self._set_all_aside(size, found.damage)
-        return self._resume(found, size, form, noted)
-
-    def _set_all_aside(self, size: int, reason: str) -> RecoveryReport:
-        aside = recovery.move_aside(self._data.path)
-        if self._sidecar.fd >= 0:
-            self._sidecar.path.rename(aside.with_name(f"{aside.name}.pos"))
-        self._close_files()
-        return RecoveryReport(quarantined_bytes=size, quarantine=aside, reason=reason)
-
-    def _resume(
-        self, found: recovery.Survey, size: int, form: Format, noted: Position | None
-    ) -> RecoveryReport:
-        aside = None
-        if size - found.end >= form.header_bytes:
-            try:
-                aside = self._move_aside(found.end, size)
-            except OSError as exc:  # on a full disk, what nobody was told of is not worth failing
-                if found.damage or exc.errno not in _OUT_OF_SPACE:
-                    raise
-        if size > found.end:
-            self._data.cut(found.end)
-        self._format = form
+        found = take_over(self._stream, self._data, self._sidecar, self._boot)
+        if isinstance(found, RecoveryReport):
+            return found
+        self._format = found.form
         self._inode = self._data.inode()
-        self._head = self._next = found.head
-        self._tail = found.end
-        self._unread = found.records
-        self._committed = min(noted.committed, found.end) if noted else 0
+        self._head, self._tail = found.head, found.tail
+        self._committed = found.committed
+        self._unread = found.report.records
+        self._reader.seek(found.head)
         self._misplaced = True
         with suppress(OSError):  # a full disk, say: then before the next append
             self._place()
-        return RecoveryReport(
-            records=found.records,
-            size_bytes=found.end - found.head,
-            torn_bytes=found.torn,
-            quarantined_bytes=size - found.end if aside else 0,
-            quarantine=aside,
-            reason=found.damage or (found.why_torn if aside else ""),
-        )
+        return found.report
 
     def _close_files(self) -> None:
         self._data.close()
