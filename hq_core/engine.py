@@ -136,7 +136,8 @@ class Engine:
         """
         now = self._clock()
         with self._mutex:
-            self._admit(1, now)
+            if self._state != "open" or not self._limiter.admit(1, now):
+                self._reject(1)
             if not (self._direct and self._memory.offer_one(item)):
                 return False
             self._enqueued += 1
@@ -150,7 +151,8 @@ class Engine:
         with self._mutex:
             if not items and self._state == "open":
                 return True
-            self._admit(len(items), now)
+            if self._state != "open" or not self._limiter.admit(len(items), now):
+                self._reject(len(items))
             return self._put(items)
 
     def spill(self, items: Sequence[bytes], waiter: Waiter | None) -> bool:
@@ -182,7 +184,11 @@ class Engine:
             item = self._memory.take_one()
             if item is None:
                 return None
-            self._took(1)
+            self._dequeued += 1
+            if self._durable:
+                self._hand(1)
+            if self._producers and self._direct:
+                self._producers.wake(1)
             wake = (self._stored or self._durable) and self._claim_pump()
         if wake:
             self._pump.wake()
@@ -283,15 +289,15 @@ class Engine:
 
     # ---- inside, producers: `_mutex` held unless said otherwise ------------------------------
 
-    def _admit(self, count: int, now: float) -> None:
+    def _reject(self, count: int) -> NoReturn:
+        """Say why `count` items are not admitted."""
         if self._state != "open":
             self._refuse()
-        if not self._limiter.admit(count, now):
-            self._rate_limited += count
-            burst = self._limiter.burst
-            if burst is not None and count > burst:
-                raise RateLimited(f"a batch of {count} can never pass: the burst is {burst}")
-            raise RateLimited("too many items a second: slow down, or give the queue a limiter=")
+        self._rate_limited += count
+        burst = self._limiter.burst
+        if burst is not None and count > burst:
+            raise RateLimited(f"a batch of {count} can never pass: the burst is {burst}")
+        raise RateLimited("too many items a second: slow down, or give the queue a limiter=")
 
     def _refuse(self) -> NoReturn:
         raise QueueClosed(f"the queue {self.stream_id!r} is {self._state}")
@@ -404,8 +410,7 @@ class Engine:
     def _took(self, count: int) -> None:
         self._dequeued += count
         if self._durable:
-            self._handed += count
-            self._taker = get_ident()
+            self._hand(count)
         if self._producers and self._direct:
             self._producers.wake(1)
 
@@ -425,6 +430,11 @@ class Engine:
         if not have_some and waiter is not None:
             self._consumers.park(waiter)
         return False
+
+    def _hand(self, count: int) -> None:
+        """`count` items of a durable queue are about to be with a consumer."""
+        self._handed += count
+        self._taker = get_ident()
 
     def _is_overdue(self) -> bool:
         """A consumer asks for more: what was handed is finished with; is it time to trim?"""

@@ -110,10 +110,11 @@ class HybridQueue:
         Raises `TypeError`, `MessageTooLargeError`, `RateLimited`, `QueueFull`, `BackendError` or
         `QueueClosed`; the message is then not in the queue, and everything else is as it was.
         """
-        deadline = _deadline(timeout)
-        item = as_message(data, self._largest)
-        if not self._engine.offer(item):
-            self._spill([item], deadline)
+        deadline = math.inf if timeout is None else _deadline(timeout)
+        if type(data) is not bytes or len(data) > self._largest:
+            data = as_message(data, self._largest)
+        if not self._engine.offer(data):
+            self._spill([data], deadline)
 
     def enqueue_many(self, items: Iterable[Buffer], timeout: float | None = None) -> None:
         """Add messages in order, all or none of them; otherwise as `enqueue`.
@@ -133,7 +134,7 @@ class HybridQueue:
         drained, after `shutdown`, `BackendError` when the disk cannot be read (nothing is lost, try
         again), `CorruptedData` when stored messages turned out to be damaged.
         """
-        deadline = _deadline(timeout)
+        deadline = math.inf if timeout is None else _deadline(timeout)
         item = self._engine.take_one()
         if item is not None:
             return item
@@ -216,12 +217,15 @@ class HybridQueue:
 
     def _wait_for(self, max_items: int, deadline: float, timeout: float | None) -> list[bytes]:
         while True:
-            waiter = ThreadWaiter() if time.monotonic() < deadline else None
+            items = self._engine.take(max_items, None)  # mostly there are some: nobody need wait
+            if items:
+                return items
+            if time.monotonic() >= deadline:
+                raise DequeueTimeout(f"nothing came within {timeout} s")
+            waiter = ThreadWaiter()
             items = self._engine.take(max_items, waiter)
             if items:
                 return items
-            if waiter is None:
-                raise DequeueTimeout(f"nothing came within {timeout} s")
             _sleep(waiter, deadline, self._engine.withdraw_consumer)
 
 

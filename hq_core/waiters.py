@@ -36,33 +36,27 @@ class ThreadWaiter:
         return self._lock.acquire(timeout=-1 if timeout is None else timeout)
 
 
-class Line:
-    """Parked waiters, first come first woken."""
+class Line(OrderedDict[Waiter, None]):
+    """Parked waiters, first come first woken. Whether there are any is asked at each item."""
 
-    __slots__ = ("_parked",)
-
-    def __init__(self) -> None:
-        self._parked: OrderedDict[Waiter, None] = OrderedDict()
-
-    def __bool__(self) -> bool:
-        return bool(self._parked)
+    __slots__ = ()
 
     def park(self, waiter: Waiter) -> None:
         """Add `waiter` at the end."""
-        self._parked[waiter] = None
+        self[waiter] = None
 
     def wake(self, count: int) -> None:
         """Wake the first `count` waiters, or as many as there are."""
-        for _ in range(min(count, len(self._parked))):
-            self._parked.popitem(last=False)[0].wake()
+        for _ in range(min(count, len(self))):
+            self.popitem(last=False)[0].wake()
 
     def wake_all(self) -> None:
         """Wake everybody."""
-        self.wake(len(self._parked))
+        self.wake(len(self))
 
     def leave(self, waiter: Waiter) -> None:
         """`waiter` gives up. If it had been woken already, the next one is woken in its stead."""
-        if waiter in self._parked:
-            del self._parked[waiter]
+        if waiter in self:
+            del self[waiter]
         else:
             self.wake(1)

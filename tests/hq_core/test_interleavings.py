@@ -642,7 +642,7 @@ class TestOfTheTests:
 
     def test_a_lost_wake_up_is_found(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         def leave(line: Line, waiter: ControlledWaiter) -> None:
-            line._parked.pop(waiter, None)
+            line.pop(waiter, None)
 
         monkeypatch.setattr(Line, "leave", leave)
         with pytest.raises(Deadlock):
