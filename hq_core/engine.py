@@ -452,7 +452,7 @@ class Engine:
         return self._durable and self._done > 0 and not self._overflow.trim_fails
 
     def _refill(self) -> bool:
-        """Move one batch of stored records to memory, and trim; whether either was possible.
+        """Move one batch of stored records to memory, and trim; whether either made room.
 
         Holds `_io` only.
         """
@@ -464,17 +464,16 @@ class Engine:
         moved = 0
         if items and self._stored:
             moved = self._transfer(min(items, _BATCH), min(size, MAX_MESSAGE_BYTES))
-            if empty and not moved and self._damage is None:
+            if empty and not moved:
                 raise BackendError(f"the backend holds {self._stored} records but gives none")
         return self._trim() or moved > 0
 
     def _transfer(self, max_records: int, max_bytes: int) -> int:
-        """Holds `_io` only."""
+        """How many records the backend holds less. Holds `_io` only."""
         try:
             records = self._overflow.read(max_records, max_bytes)
         except CorruptedData as damage:
-            self._account_for(damage)
-            return 0
+            return self._account_for(damage)
         if not records:  # the next one waits for more room than there is
             self._pump_useful = False
             return 0
@@ -493,7 +492,7 @@ class Engine:
             )
         return len(records)
 
-    def _account_for(self, damage: CorruptedData) -> None:
+    def _account_for(self, damage: CorruptedData) -> int:
         """Count what the backend moved aside; raise if it moved nothing. Holds `_io` only."""
         lost = self._overflow.lost_to(damage, self._stored)
         if not lost:
@@ -506,6 +505,9 @@ class Engine:
             self._disk_bytes = size
             self._direct = not self._stored and not self._durable
             self._damage = damage
+            if self._producers:
+                self._producers.wake(1)
+        return lost
 
     def _trim(self) -> bool:
         """Give back the space of what is done; whether any was. Holds `_io` only."""

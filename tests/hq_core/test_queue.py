@@ -33,6 +33,7 @@ from hq_core import (
 )
 from hq_core.testing import FaultyBackend, ManualPump, MemoryBackend
 from hq_core.testing.forking import in_child
+from tests.faults.spoilable import Spoilable
 
 MakeQueue = Callable[..., HybridQueue]
 
@@ -386,6 +387,21 @@ class TestFailure:
         stats = queue.stats()
         assert (stats.enqueued, stats.dequeued, stats.discarded) == (4, 2, 2)
         assert (tmp_path / "cam.overflow.quarantine-1").stat().st_size == 16
+
+    def test_a_producer_gets_the_room_that_damaged_records_leave(
+        self, make_queue: MakeQueue
+    ) -> None:
+        class Spoiled(Spoilable):
+            spoiled = True
+
+        queue = make_queue(1, backend=Spoiled, pump=ManualPump(), max_overflow_bytes=5)
+        queue.enqueue(b"1")
+        queue.enqueue(b"2")
+        assert queue.dequeue() == b"1"
+        queue.enqueue(b"3")
+        assert queue.dequeue() == b"3"
+        with pytest.raises(CorruptedData):
+            queue.dequeue()
 
     def test_on_corruption_raise_keeps_raising_and_touches_nothing(
         self, make_queue: MakeQueue, tmp_path: Path
