@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from hypothesis import HealthCheck, Phase, settings
@@ -19,7 +19,7 @@ from hq_core.capabilities import Capability
 from hq_core.protocols import OverflowBackend
 from hq_core.testing.spool import ANY_SIZE, Spool
 
-__all__ = ["Model", "run_steps"]
+__all__ = ["CountedMachine", "Model", "run_machine", "run_steps"]
 
 _STEPS_A_RUN: Final = 50
 _FEWEST_STEPS_A_RUN: Final = 40
@@ -80,14 +80,23 @@ _RECORDS = st.one_of(
 _LIMITS = st.one_of(st.just(ANY_SIZE), st.integers(0, 70_000))
 
 
-class _LogMachine(RuleBasedStateMachine):
+class CountedMachine(RuleBasedStateMachine):
+    """A state machine whose steps `run_machine` counts."""
+
+    count: Callable[[], None]
+
+    @invariant()
+    def is_counted(self) -> None:
+        self.count()
+
+
+class _LogMachine(CountedMachine):
     """Every call in any order; reopening as well, if that is promised."""
 
-    spool: Spool
-    durable: bool
-
-    def __init__(self) -> None:
+    def __init__(self, spool: Spool, durable: bool) -> None:
         super().__init__()
+        self.spool = spool
+        self.durable = durable
         self.backend = self.spool.open()
         self.model = Model(self.backend.record_overhead)
 
@@ -130,28 +139,24 @@ class _LogMachine(RuleBasedStateMachine):
             self.spool.close(self.backend, delete=True)
 
 
-def run_steps(spool: Spool, steps: int) -> int:
-    """Let the backend of `spool` take at least `steps` random steps; returns how many they were.
+def run_machine(machine: Callable[[], CountedMachine], steps: int) -> int:
+    """Let machines made by `machine` take at least `steps` random steps; how many they were.
 
     The same steps every time. A failure is shrunk to the shortest sequence that shows it.
     """
-    backend = spool.open()
-    durable = Capability.DURABLE in backend.capabilities
-    spool.close(backend, delete=True)
-    checks = 0
+    taken = 0
 
-    class Machine(_LogMachine):
-        def __init__(self) -> None:
-            self.spool, self.durable = spool, durable
-            super().__init__()
+    def count() -> None:
+        nonlocal taken
+        taken += 1
 
-        @invariant()
-        def counted(self) -> None:
-            nonlocal checks
-            checks += 1
+    def counted() -> CountedMachine:
+        made = machine()
+        made.count = count
+        return made
 
     run_state_machine_as_test(
-        Machine,
+        counted,
         settings=settings(
             max_examples=-(-steps // _FEWEST_STEPS_A_RUN),
             stateful_step_count=_STEPS_A_RUN,
@@ -162,4 +167,12 @@ def run_steps(spool: Spool, steps: int) -> int:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    return checks
+    return taken
+
+
+def run_steps(spool: Spool, steps: int) -> int:
+    """Let the backend of `spool` take at least `steps` random steps; how many they were."""
+    backend = spool.open()
+    durable = Capability.DURABLE in backend.capabilities
+    spool.close(backend, delete=True)
+    return run_machine(lambda: _LogMachine(spool, durable), steps)
