@@ -8,11 +8,14 @@ locks promise, or what the tests are to find out.
 `explore` runs a scenario again and again, each time with another sequence of decisions, until
 every schedule with at most `delays` deviations from round-robin has been seen. Most concurrency
 bugs need one or two (Emmi, Qadeer and Rakamaric, "Delay-bounded scheduling", POPL 2011), and the
-number of schedules grows with their number only, not with the number of tasks.
+number of schedules grows with their number only, not with the number of tasks. Beyond that bound
+it can go on at random, from a seed.
 """
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import greenlet
 
@@ -21,12 +24,18 @@ __all__ = [
     "ControlledPump",
     "ControlledWaiter",
     "Deadlock",
+    "Scenario",
     "Scheduler",
     "explore",
 ]
 
 Scenario = Callable[["Scheduler"], Callable[[], None]]
 """Sets up and spawns tasks, and returns the check to make once they have all ended."""
+
+_ANY_NUMBER: Final = 1 << 30
+"""Of delays."""
+_TRIES_A_SCHEDULE: Final = 5
+"""How many random schedules to run for each one wanted, as some come again."""
 
 
 class Deadlock(AssertionError):
@@ -56,6 +65,8 @@ class Scheduler:
     delays: int
     now: float = 0.0
     invariant: Callable[[], None] = lambda: None
+    choose: Callable[[int], int] = lambda last: 0
+    """Picks one of the options 0 to `last` where no decision is given."""
     _tasks: list[_Task] = field(default_factory=list)
     _current: _Task | None = None
     _last: _Task | None = None
@@ -118,7 +129,8 @@ class Scheduler:
     def _decide(self, options: list[int]) -> int:
         """The next option to take; passing over k of them costs k delays."""
         if self._step == len(self.decisions):
-            self.decisions.append(_Decision(options, min(self.delays, len(options) - 1)))
+            last = min(self.delays, len(options) - 1)
+            self.decisions.append(_Decision(options, last, self.choose(last)))
         decision = self.decisions[self._step]
         assert decision.options == options, "the scenario is not deterministic"
         self._step += 1
@@ -194,27 +206,45 @@ class ControlledPump:
         self._ended = True
 
 
-def explore(scenario: Scenario, delays: int = 3, limit: int = 100_000) -> int:
+def explore(scenario: Scenario, delays: int = 3, limit: int = 100_000, at_least: int = 0) -> int:
     """Run `scenario` under every schedule; returns how many there are.
+
+    If they are fewer than `at_least`, random ones follow, with any number of delays, until so many
+    different ones have been run, or no new one is found any more.
 
     An exception of a task, a check or an invariant ends the exploration, with the decisions that
     led to it as a note.
     """
     decisions: list[_Decision] = []
-    runs = 0
+    seen: set[tuple[int, ...]] = set()
     while True:
-        scheduler = Scheduler(decisions, delays)
-        try:
-            check = scenario(scheduler)
-            scheduler.run()
-            check()
-        except BaseException as exc:
-            exc.add_note(f"schedule {runs}: {[d.options[d.chosen] for d in decisions]}")
-            raise
-        runs += 1
-        assert runs <= limit, f"more than {limit} schedules"
+        _run(scenario, Scheduler(decisions, delays), len(seen))
+        seen.add(_taken(decisions))
+        assert len(seen) <= limit, f"more than {limit} schedules"
         while decisions and decisions[-1].chosen == decisions[-1].last:
             decisions.pop()
         if not decisions:
-            return runs
+            break
         decisions[-1].chosen += 1
+    choices = random.Random(0)
+    for _ in range(_TRIES_A_SCHEDULE * at_least):
+        if len(seen) >= at_least:
+            break
+        scheduler = Scheduler([], _ANY_NUMBER, choose=lambda last: choices.randint(0, last))
+        _run(scenario, scheduler, len(seen))
+        seen.add(_taken(scheduler.decisions))
+    return len(seen)
+
+
+def _run(scenario: Scenario, scheduler: Scheduler, number: int) -> None:
+    try:
+        check = scenario(scheduler)
+        scheduler.run()
+        check()
+    except BaseException as exc:
+        exc.add_note(f"schedule {number}: {list(_taken(scheduler.decisions))}")
+        raise
+
+
+def _taken(decisions: list[_Decision]) -> tuple[int, ...]:
+    return tuple(decision.options[decision.chosen] for decision in decisions)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 import pytest
 
 from hq_core import (
+    BackendError,
+    CorruptedData,
     CountTier,
     HybridQueue,
     HybridQueueError,
@@ -18,16 +21,22 @@ from hq_core import (
     QueueEmpty,
     QueueFull,
     Stream,
+    StreamBusyError,
     Unlimited,
 )
 from hq_core.engine import Engine
-from hq_core.testing import MemoryBackend
+from hq_core.protocols import OverflowBackend, WhenFull
+from hq_core.testing import FaultyBackend, MemoryBackend
+from hq_core.testing.forking import in_child
 from hq_core.waiters import Line
+from tests.faults.campaign import amount, note
+from tests.faults.spoilable import Spoilable
 from tests.interleaving import (
     ControlledLock,
     ControlledPump,
     ControlledWaiter,
     Deadlock,
+    Scenario,
     Scheduler,
     explore,
 )
@@ -40,6 +49,15 @@ class World:
     """What stands in for threads, locks and time; `scheduler` changes with every schedule."""
 
     scheduler: Scheduler
+    test: str
+    schedules: int = 0
+
+    def explore(self, scenario: Scenario, delays: int = 3, whole: int = 2_000) -> int:
+        """Run `scenario` under every schedule, in the campaign at least `whole`; how many."""
+        schedules = explore(scenario, delays, at_least=amount(0, whole))
+        self.schedules += schedules
+        note("schedules", self.test, schedules=self.schedules)
+        return schedules
 
     def queue(self, scheduler: Scheduler, memory_items: int, **options: Any) -> HybridQueue:
         """A queue whose locks, waiters, pump and backend calls are the scheduler's to switch."""
@@ -70,7 +88,7 @@ T = TypeVar("T")
 class Slow(MemoryBackend):
     """A backend during whose calls, before and after their effect, other tasks may run."""
 
-    def __init__(self, backend: MemoryBackend, scheduler: Scheduler) -> None:
+    def __init__(self, backend: OverflowBackend, scheduler: Scheduler) -> None:
         self.recovered = backend.recovered
         self._backend = backend
         self._scheduler = scheduler
@@ -116,9 +134,26 @@ class NoLock:
     def abandon(self) -> None: ...
 
 
+class OneOwner(NoLock):
+    """Taken and let go in one step each, which may be long in coming."""
+
+    owned = False
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        scheduler.pause()
+        if OneOwner.owned:
+            raise StreamBusyError("it has an owner")
+        OneOwner.owned = True
+
+    def release(self) -> None:
+        self._scheduler.pause()
+        OneOwner.owned = False
+
+
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    world = World(Scheduler([], 0))
+def world(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> World:
+    world = World(Scheduler([], 0), request.node.name.removeprefix("test_").replace("_", " "))
     monkeypatch.setattr("hq_core.engine.Lock", lambda: ControlledLock(world.scheduler))
     monkeypatch.setattr("hq_core.queue.ThreadWaiter", lambda: ControlledWaiter(world.scheduler))
     monkeypatch.setattr("hq_core.opening.StreamLock", NoLock)
@@ -133,6 +168,13 @@ def kept_by_the_backend() -> list[bytes]:
     kept = backend.read(100, 100)
     backend.close(delete=True)
     return kept
+
+
+def spoiled(stream: Stream) -> Spoilable:
+    """A backend that finds what it holds damaged when it is first read."""
+    backend = Spoilable(stream)
+    backend.spoiled = True
+    return backend
 
 
 def balanced(queue: HybridQueue) -> None:
@@ -179,7 +221,7 @@ def test_one_producer_and_one_consumer_keep_the_order(world: World, memory_items
 
         return check
 
-    assert explore(scenario) > 1000
+    assert world.explore(scenario) > 1000
 
 
 def test_two_producers_and_two_consumers_deliver_everything_once(world: World) -> None:
@@ -209,7 +251,7 @@ def test_two_producers_and_two_consumers_deliver_everything_once(world: World) -
 
         return check
 
-    assert explore(scenario) > 1000
+    assert world.explore(scenario) > 1000
 
 
 def test_batches_keep_the_order_and_stay_whole(world: World) -> None:
@@ -235,7 +277,7 @@ def test_batches_keep_the_order_and_stay_whole(world: World) -> None:
 
         return check
 
-    assert explore(scenario) > 1000
+    assert world.explore(scenario) > 1000
 
 
 def test_close_at_any_moment_loses_no_account_and_wakes_everybody(world: World) -> None:
@@ -273,7 +315,7 @@ def test_close_at_any_moment_loses_no_account_and_wakes_everybody(world: World) 
 
         return check
 
-    assert explore(scenario) > 1000
+    assert world.explore(scenario) > 1000
 
 
 def test_shutdown_at_any_moment_delivers_exactly_what_was_accepted(world: World) -> None:
@@ -307,7 +349,7 @@ def test_shutdown_at_any_moment_delivers_exactly_what_was_accepted(world: World)
 
         return check
 
-    assert explore(scenario) > 1000
+    assert world.explore(scenario) > 1000
 
 
 def test_blocked_producers_get_in_as_room_comes(world: World) -> None:
@@ -333,7 +375,7 @@ def test_blocked_producers_get_in_as_room_comes(world: World) -> None:
 
         return check
 
-    assert explore(scenario) > 1000
+    assert world.explore(scenario) > 1000
 
 
 def test_a_blocked_producer_gets_in_once_the_pump_has_made_room(world: World) -> None:
@@ -364,7 +406,7 @@ def test_a_blocked_producer_gets_in_once_the_pump_has_made_room(world: World) ->
 
         return check
 
-    assert explore(scenario) > 100
+    assert world.explore(scenario) > 100
 
 
 def test_one_gap_that_is_large_enough_serves_every_producer_that_waits(world: World) -> None:
@@ -397,7 +439,7 @@ def test_one_gap_that_is_large_enough_serves_every_producer_that_waits(world: Wo
 
         return check
 
-    assert explore(scenario, delays=2) > 100
+    assert world.explore(scenario, delays=2) > 100
 
 
 def test_a_blocked_producer_on_a_full_disk_gets_in_as_memory_drains(world: World) -> None:
@@ -422,7 +464,7 @@ def test_a_blocked_producer_on_a_full_disk_gets_in_as_memory_drains(world: World
 
         return check
 
-    assert explore(scenario) > 100
+    assert world.explore(scenario) > 100
 
 
 def test_a_wait_given_up_while_being_woken_passes_the_wake_up_on(world: World) -> None:
@@ -461,7 +503,7 @@ def test_a_wait_given_up_while_being_woken_passes_the_wake_up_on(world: World) -
 
         return check
 
-    assert explore(scenario) > 500
+    assert world.explore(scenario) > 500
 
 
 def test_a_producer_that_gives_up_passes_its_place_on(world: World) -> None:
@@ -500,7 +542,7 @@ def test_a_producer_that_gives_up_passes_its_place_on(world: World) -> None:
 
         return check
 
-    assert explore(scenario, delays=2) > 1000
+    assert world.explore(scenario, delays=2) > 1000
 
 
 def test_drop_oldest_keeps_the_newest_in_order(world: World) -> None:
@@ -536,7 +578,7 @@ def test_drop_oldest_keeps_the_newest_in_order(world: World) -> None:
 
         return check
 
-    assert explore(scenario) > 100
+    assert world.explore(scenario) > 100
 
 
 def test_a_durable_queue_keeps_what_was_not_taken_whenever_it_is_closed(world: World) -> None:
@@ -572,7 +614,7 @@ def test_a_durable_queue_keeps_what_was_not_taken_whenever_it_is_closed(world: W
 
         return check
 
-    assert explore(scenario) > 1000
+    assert world.explore(scenario) > 1000
 
 
 def test_a_blocked_producer_of_a_durable_queue_gets_in_once_items_are_taken(world: World) -> None:
@@ -607,7 +649,323 @@ def test_a_blocked_producer_of_a_durable_queue_gets_in_once_items_are_taken(worl
 
         return check
 
-    assert explore(scenario) > 100
+    assert world.explore(scenario) > 100
+
+
+def collect(queue: HybridQueue, got: list[bytes]) -> Callable[[], None]:
+    """Take whatever comes until the queue is shut down and drained, then close it."""
+
+    def run() -> None:
+        with contextlib.suppress(QueueClosed):
+            while True:
+                got.append(queue.dequeue())
+        queue.close()
+
+    return run
+
+
+def until_it_works(call: Callable[[], T], failures: list[HybridQueueError]) -> T:
+    """Repeat `call` until the backend does not fail or meet damage in it; its result."""
+    while True:
+        try:
+            return call()
+        except (BackendError, CorruptedData) as exc:
+            failures.append(exc)
+
+
+@pytest.mark.parametrize("when_full", ["drop_oldest", "drop_newest"])
+def test_several_producers_that_drop_account_for_every_item(
+    world: World, when_full: WhenFull
+) -> None:
+    def scenario(scheduler: Scheduler) -> Callable[[], None]:
+        queue = world.queue(scheduler, 1, max_overflow_bytes=6, when_full=when_full)
+        got: list[bytes] = []
+        ended: list[str] = []
+
+        def producer(name: str) -> None:
+            produce(queue, [f"{name}{i}".encode() for i in range(3)])()
+            ended.append(name)
+            if len(ended) == 2:
+                queue.shutdown()
+
+        scheduler.spawn("a", lambda: producer("a"))
+        scheduler.spawn("b", lambda: producer("b"))
+        scheduler.spawn("consumer", collect(queue, got))
+
+        def check() -> None:
+            stats = queue.stats()
+            assert stats.enqueued == 6
+            assert stats.dequeued == len(got) == len(set(got))
+            assert stats.dropped == stats.discarded == 6 - len(got)
+            for name in (b"a", b"b"):
+                of_one = [item for item in got if item.startswith(name)]
+                assert of_one == sorted(of_one)
+            if when_full == "drop_oldest":
+                assert got[-1] in (b"a2", b"b2"), "the newest is never dropped"
+            else:
+                assert got[0] in (b"a0", b"b0"), "the oldest is never dropped"
+
+        return check
+
+    assert world.explore(scenario, delays=2) > 1000
+
+
+def test_shutdown_lets_blocked_producers_go_and_delivers_what_got_in(world: World) -> None:
+    def scenario(scheduler: Scheduler) -> Callable[[], None]:
+        queue = world.queue(scheduler, 1, max_overflow_bytes=5, when_full="block")
+        accepted: list[bytes] = []
+        refused: list[bytes] = []
+        got: list[bytes] = []
+
+        def producer(item: bytes) -> None:
+            try:
+                queue.enqueue(item)
+                accepted.append(item)
+            except QueueClosed:
+                refused.append(item)
+
+        for name in (b"a", b"b", b"c"):
+            scheduler.spawn(name.decode(), functools.partial(producer, name))
+        scheduler.spawn("operator", queue.shutdown)
+        scheduler.spawn("consumer", collect(queue, got))
+
+        def check() -> None:
+            assert sorted(got) == sorted(accepted)
+            assert sorted(accepted + refused) == [b"a", b"b", b"c"]
+            assert queue.stats().discarded == 0
+            balanced(queue)
+
+        return check
+
+    assert world.explore(scenario, delays=2) > 500
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_backend_call_that_fails_is_one_callers_error_and_nobody_hangs(
+    world: World, durable: bool
+) -> None:
+    """Whether it is a producer's, a consumer's or the pump's call depends on the schedule."""
+    items = [b"1", b"2", b"3"]
+
+    def scenario(scheduler: Scheduler, failing: int) -> Callable[[], None]:
+        def fault(method: str, number: int) -> Exception | None:
+            return OSError(errno.EIO, "Input/output error") if number == failing else None
+
+        queue = world.queue(
+            scheduler,
+            1,
+            durable=durable,
+            backend=lambda stream: FaultyBackend(MemoryBackend(stream), fault),
+        )
+        got: list[bytes] = []
+        failures: list[HybridQueueError] = []
+
+        def producer() -> None:
+            for item in items:
+                until_it_works(functools.partial(queue.enqueue, item), failures)
+
+        def consumer() -> None:
+            while len(got) < len(items):
+                got.append(until_it_works(queue.dequeue, failures))
+            queue.close()
+
+        scheduler.spawn("producer", producer)
+        scheduler.spawn("consumer", consumer)
+
+        def check() -> None:
+            assert got == items
+            assert len(failures) <= 1
+            assert kept_by_the_backend() == []
+            balanced(queue)
+
+        return check
+
+    for failing in range(1, 7):
+        assert world.explore(functools.partial(scenario, failing=failing), delays=2) > 50
+
+
+def test_damage_is_told_once_while_consumers_wait_and_what_comes_later_is_delivered(
+    world: World,
+) -> None:
+    """Everything that is stored by the first read is damaged."""
+
+    def scenario(scheduler: Scheduler) -> Callable[[], None]:
+        queue = world.queue(scheduler, 1, backend=spoiled)
+        got: list[list[bytes]] = [[], []]
+        told: list[HybridQueueError] = []
+
+        def consumer(mine: list[bytes]) -> None:
+            with contextlib.suppress(QueueClosed):
+                while True:
+                    mine.append(until_it_works(queue.dequeue, told))
+            queue.close()
+
+        def producer() -> None:
+            produce(queue, [b"1", b"2", b"3", b"4"])()
+            queue.shutdown()
+
+        scheduler.spawn("c", lambda: consumer(got[0]))
+        scheduler.spawn("d", lambda: consumer(got[1]))
+        scheduler.spawn("producer", producer)
+
+        def check() -> None:
+            stats = queue.stats()
+            assert len(told) == (stats.discarded > 0)
+            assert stats.dequeued == 4 - stats.discarded == len(got[0] + got[1])
+            assert all(mine == sorted(mine) for mine in got)
+            balanced(queue)
+
+        return check
+
+    assert world.explore(scenario, delays=2) > 1000
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_blocked_producers_get_the_room_that_damaged_records_leave(
+    world: World, durable: bool
+) -> None:
+    def scenario(scheduler: Scheduler) -> Callable[[], None]:
+        queue = world.queue(
+            scheduler,
+            1,
+            durable=durable,
+            backend=spoiled,
+            max_overflow_bytes=10,
+            when_full="block",
+        )
+        ended: list[bytes] = []
+
+        def producer(item: bytes) -> None:
+            queue.enqueue(item)
+            ended.append(item)
+            if len(ended) == 4:
+                queue.shutdown()
+
+        def consumer() -> None:
+            with contextlib.suppress(QueueClosed):
+                while True:
+                    until_it_works(queue.dequeue, [])
+            queue.close()
+
+        for name in (b"1", b"2", b"3", b"4"):
+            scheduler.spawn(name.decode(), functools.partial(producer, name))
+        scheduler.spawn("consumer", consumer)
+
+        def check() -> None:
+            stats = queue.stats()
+            assert stats.enqueued == stats.dequeued + stats.discarded == 4
+            assert kept_by_the_backend() == []
+
+        return check
+
+    assert world.explore(scenario, delays=2) > 500
+
+
+def test_trimming_taking_and_closing_of_a_durable_queue_keep_exactly_the_rest(
+    world: World,
+) -> None:
+    items = [b"1", b"2", b"3", b"4"]
+
+    def scenario(scheduler: Scheduler) -> Callable[[], None]:
+        queue = world.queue(scheduler, 2, durable=True)
+        queue.enqueue_many(items)
+        got: list[list[bytes]] = [[], []]
+
+        def consumer(mine: list[bytes], most: int) -> None:
+            with contextlib.suppress(QueueClosed):
+                while True:
+                    mine += queue.dequeue_many(most)
+
+        scheduler.spawn("c", lambda: consumer(got[0], 1))
+        scheduler.spawn("d", lambda: consumer(got[1], 3))
+        scheduler.spawn("closer", queue.close)
+
+        def check() -> None:
+            assert all(mine == sorted(mine) for mine in got)
+            assert sorted(got[0] + got[1]) + kept_by_the_backend() == items
+            balanced(queue)
+
+        return check
+
+    assert world.explore(scenario) > 1000
+
+
+def test_whoever_opens_while_the_owner_closes_is_refused_or_gets_what_was_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is a stand-in here; the real one is under every schedule in `test_ownership`."""
+
+    monkeypatch.setattr("hq_core.opening.StreamLock", lambda *_: OneOwner(world.scheduler))
+
+    def scenario(scheduler: Scheduler) -> Callable[[], None]:
+        OneOwner.owned = False
+        first = world.queue(scheduler, 1, durable=True)
+        first.enqueue_many([b"1", b"2", b"3"])
+        got: list[bytes] = []
+        resumed: list[bytes] = []
+
+        def successor() -> None:
+            while not resumed:
+                try:
+                    queue = world.queue(scheduler, 1, durable=True)
+                except StreamBusyError:
+                    scheduler.pause(lambda: not OneOwner.owned)
+                    continue
+                queue.enqueue(b"4")
+                queue.shutdown()
+                collect(queue, resumed)()
+
+        scheduler.spawn("consumer", collect(first, got))
+        scheduler.spawn("closer", first.close)
+        scheduler.spawn("successor", successor)
+
+        def check() -> None:
+            assert got + resumed == [b"1", b"2", b"3", b"4"]
+            assert kept_by_the_backend() == []
+
+        return check
+
+    assert world.explore(scenario, delays=2) > 1000
+
+
+def test_a_child_forked_at_any_moment_is_refused_and_the_parent_is_not_disturbed(
+    world: World,
+) -> None:
+    """Whoever holds which lock at that moment: the child neither waits for it nor goes on."""
+    items = [b"1", b"2", b"3"]
+
+    def scenario(scheduler: Scheduler) -> Callable[[], None]:
+        queue = world.queue(scheduler, 1, durable=True)
+        got: list[bytes] = []
+
+        def child() -> None:
+            for call in (
+                lambda: queue.enqueue(b"child"),
+                queue.try_dequeue,
+                queue.dequeue,
+                queue.shutdown,
+                queue.stats,
+            ):
+                with pytest.raises(StreamBusyError):
+                    call()
+            queue.close()
+
+        def consumer() -> None:
+            consume(queue, len(items), got)()
+            queue.close()
+
+        scheduler.spawn("producer", produce(queue, items))
+        scheduler.spawn("consumer", consumer)
+        scheduler.spawn("forker", lambda: in_child(child))
+
+        def check() -> None:
+            assert got == items
+            assert kept_by_the_backend() == []
+            balanced(queue)
+
+        return check
+
+    assert world.explore(scenario, delays=1, whole=600) > 50
 
 
 class TestOfTheTests:
