@@ -156,7 +156,7 @@ def run_machine(machine: Callable[[], CountedMachine], steps: int) -> int:
         return made
 
     run_state_machine_as_test(
-        counted,
+        counted,  # type: ignore[arg-type] # a function will do, says its documentation
         settings=settings(
             max_examples=-(-steps // _FEWEST_STEPS_A_RUN),
             stateful_step_count=_STEPS_A_RUN,
