@@ -98,7 +98,7 @@ def abandon(queue: HybridQueue, backend: OverflowBackend) -> None:
     """Let go of everything a killed process would, and of nothing else."""
     queue._engine.disown()
     if isinstance(backend, FileBackend):
-        backend._close_file()
+        backend._close_files()
     elif isinstance(backend, LmdbBackend):
         backend._env.close()
 
@@ -115,14 +115,19 @@ class Subject:
     """Whether they can be damaged on order."""
 
     def __str__(self) -> str:
-        name = cast(OverflowBackend, self.backend).name
-        return f"{name}, durable" if self.durable else name
+        factory, options = self.backend, []
+        if isinstance(factory, partial):
+            factory, options = factory.func, [*factory.keywords]
+        name = cast(OverflowBackend, factory).name
+        return ", ".join([name, *options, *["durable"] * self.durable])
 
 
 SUBJECTS = [
     Subject(Spoilable, durable=False, crashes=False, spoils=True),
     Subject(Spoilable, durable=True, crashes=False, spoils=True),
     Subject(FileBackend, durable=False, crashes=True),
+    Subject(FileBackend, durable=True, crashes=True),
+    Subject(partial(FileBackend, checksum=True, fsync="always"), durable=True, crashes=True),
     Subject(LmdbBackend, durable=False, crashes=True),
     Subject(LmdbBackend, durable=True, crashes=True),
 ]
@@ -491,5 +496,5 @@ class QueueMachine(CountedMachine):
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 def test_the_queue_behaves_as_the_model_whatever_happens(subject: Subject, tmp_path: Path) -> None:
-    steps = run_machine(lambda: QueueMachine(subject, tmp_path), amount(4_000, 105_000))
+    steps = run_machine(lambda: QueueMachine(subject, tmp_path), amount(4_000, 75_000))
     note("queue machine", str(subject), steps=steps)
