@@ -154,10 +154,15 @@ class FileBackend:
         """Take the next records out of the block read ahead, reading another when it is used up."""
         if not self._unread:
             return []
+        before, most = self._reader.offset, min(max_records, self._unread)
         try:
-            records = self._reader.read(self._format, self._tail, max_records, max_bytes)
+            records = self._reader.read(self._format, self._tail, most, max_bytes)
         except CorruptedData as damage:
+            damage.with_traceback(None)  # lets go of the record that was read
             raise self._set_aside(damage) from damage
+        if len(records) == self._unread and self._reader.offset != self._tail:
+            self._reader.seek(before)
+            raise self._set_rest_aside(self._miscounted())
         header = self._format.header_bytes
         with self._guard:
             self._unread -= len(records)
@@ -323,6 +328,13 @@ class FileBackend:
             aside = self._move_aside(start, behind)
             self._skip_to(behind)
             return CorruptedData(f"{self._data.path}: {damage}; it is in {aside}")
+        return self._set_rest_aside(damage)
+
+    def _set_rest_aside(self, damage: CorruptedData) -> CorruptedData:
+        """Quarantine all that is unread, if that is wanted, and say so."""
+        if self._stream.on_corruption == "raise":
+            return damage
+        start = self._reader.offset
         end = self._data.size()
         aside = self._move_aside(min(start, end), end)
         self._data.cut(min(start, end))
@@ -334,6 +346,12 @@ class FileBackend:
         with suppress(OSError):  # then before the next append
             self._place()
         return CorruptedData(f"{damage}; it and what was behind it, {lost} records, are in {aside}")
+
+    def _miscounted(self) -> CorruptedData:
+        """A damaged length shows only in that the records counted do not fill the file."""
+        return CorruptedData(
+            f"{self._data.path}: its last {self._unread} records end before byte {self._tail}"
+        )
 
     def _skip_to(self, offset: int) -> None:
         """Count the bytes up to `offset`, which no record will be made of, to the one before."""

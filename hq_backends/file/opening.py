@@ -44,7 +44,7 @@ def take_over(
     if not size or stream.leftover == "discard":
         return _nothing(data, sidecar)
     form = recovery.format_of(data.fd)
-    if noted and (noted.inode, noted.seed) != (data.inode(), form.seed):
+    if noted and noted.inode != data.inode():
         noted = None
     found = recovery.find(data.fd, size, form, noted, boot)
     rest = size - found.end
@@ -61,7 +61,7 @@ def take_over(
         raise CorruptedData(f"{data.path}, at byte {found.end}: {found.damage}")
     if found.damage and not found.records:
         return _set_all_aside(data, sidecar, size, found.damage)
-    committed = min(noted.committed, found.end) if noted else 0
+    committed = min(noted.committed, found.end) if noted and noted.seed == form.seed else 0
     return TakenOver(_keep_whole(data, found, size, form), form, found.head, found.end, committed)
 
 

@@ -45,9 +45,9 @@ class Reader:
             return 0
         try:
             behind = self.offset + self._record_bytes(form, self.offset, tail)
-            size = self._record_bytes(form, behind, tail)
-            record = self._pread(size, size, behind, tail)
-            form.verify(record[: form.header_bytes], record[form.header_bytes :])
+            header = self._pread(form.header_bytes, form.header_bytes, behind, tail)
+            size = form.record_bytes(header) - form.header_bytes
+            form.verify(header, self._pread(size, size, behind + form.header_bytes, tail))
         except CorruptedData:
             return 0
         return behind
@@ -65,7 +65,7 @@ class Reader:
         return payload
 
     def _pread(self, size: int, at_least: int, offset: int, tail: int) -> bytes:
-        block = os.pread(self._data.fd, min(size, tail - offset), offset)
+        block = os.pread(self._data.fd, max(0, min(size, tail - offset)), offset)
         if len(block) < at_least:
             raise CorruptedData(
                 f"{self._data.path} ends amid a record, at byte {offset + len(block)}"

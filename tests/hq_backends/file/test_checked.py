@@ -203,6 +203,26 @@ def test_zeros_at_the_end_are_set_aside(spool: Spool) -> None:
     assert read_all(backend) == [b"one", b""]
 
 
+def test_a_length_that_leads_beyond_the_file_is_damage_and_no_other_error(spool: Spool) -> None:
+    backend = spool.open(checksum=True)
+    backend.append(numbered(3))
+    spool.close(backend)
+    flip(spool, PREAMBLE_BYTES + 2)  # by 256 bytes
+    assert everything(spool.open()) == ([], 1)
+
+
+def test_a_file_that_lost_its_preamble_is_set_aside_and_not_read_as_plain(spool: Spool) -> None:
+    """A power cut may leave zeros, which the specified format reads as empty messages."""
+    leave(spool, [b"one", b"two"])
+    size = spool.path.stat().st_size
+    with spool.path.open("r+b") as file:
+        file.write(bytes(size))
+    backend = spool.open(checksum=True)
+    assert read_all(backend) == []
+    assert backend.recovered.quarantined_bytes == size
+    assert "checksums" in backend.recovered.reason
+
+
 @pytest.mark.parametrize("checksum", [False, True])
 def test_a_file_of_the_other_format_is_read_and_the_next_is_in_its_own(
     spool: Spool, checksum: bool

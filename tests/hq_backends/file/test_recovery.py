@@ -85,6 +85,21 @@ def test_a_file_damaged_from_its_start_is_renamed(spool: Spool) -> None:
     assert drain(backend) == [b"new"]
 
 
+def test_a_damaged_length_that_makes_more_records_of_the_file_is_found(spool: Spool) -> None:
+    """Where the position says how many there are, the headers are not walked at opening."""
+    backend = spool.open()
+    backend.append([bytes(40), b"two"])
+    spool.close(backend)
+    with spool.path.open("r+b") as file:
+        file.write(bytes(4))
+    backend = spool.open()
+    with pytest.raises(CorruptedData, match="its last 2 records end before byte 51"):
+        backend.read(10, EVERYTHING)
+    assert backend.depth() == 0
+    backend.append([b"new"])
+    assert drain(backend) == [b"new"]
+
+
 def test_no_quarantine_overwrites_another(spool: Spool) -> None:
     for number in (1, 2, 3):
         spool.path.write_bytes(DAMAGE + bytes([number]))
