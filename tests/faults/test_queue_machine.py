@@ -107,6 +107,7 @@ def abandon(queue: HybridQueue, backend: OverflowBackend) -> None:
 class Subject:
     """A backend, and whether the queue is durable."""
 
+    name: str
     backend: Callable[[Stream], OverflowBackend]
     durable: bool
     crashes: bool
@@ -115,21 +116,18 @@ class Subject:
     """Whether they can be damaged on order."""
 
     def __str__(self) -> str:
-        factory, options = self.backend, []
-        if isinstance(factory, partial):
-            factory, options = factory.func, [*factory.keywords]
-        name = cast(OverflowBackend, factory).name
-        return ", ".join([name, *options, *["durable"] * self.durable])
+        return f"{self.name}, durable" if self.durable else self.name
 
 
+CHECKED = partial(FileBackend, checksum=True, fsync="always")
 SUBJECTS = [
-    Subject(Spoilable, durable=False, crashes=False, spoils=True),
-    Subject(Spoilable, durable=True, crashes=False, spoils=True),
-    Subject(FileBackend, durable=False, crashes=True),
-    Subject(FileBackend, durable=True, crashes=True),
-    Subject(partial(FileBackend, checksum=True, fsync="always"), durable=True, crashes=True),
-    Subject(LmdbBackend, durable=False, crashes=True),
-    Subject(LmdbBackend, durable=True, crashes=True),
+    Subject("memory", Spoilable, durable=False, crashes=False, spoils=True),
+    Subject("memory", Spoilable, durable=True, crashes=False, spoils=True),
+    Subject("file", FileBackend, durable=False, crashes=True),
+    Subject("file", FileBackend, durable=True, crashes=True),
+    Subject("file, checksum, fsync", CHECKED, durable=True, crashes=True),
+    Subject("lmdb", LmdbBackend, durable=False, crashes=True),
+    Subject("lmdb", LmdbBackend, durable=True, crashes=True),
 ]
 
 MEMORIES: list[Callable[[], MemoryTier]] = [
