@@ -559,6 +559,9 @@ class Engine:
         except HybridQueueError as exc:  # the consumer that needs these items will meet it too
             _log.warning("the pump of %r rests: %s", self.stream_id, exc)
             self._pump_useful = False
+        except Exception:  # or the pump would be dead, and whoever made this step lose its items
+            _log.exception("the pump of %r rests", self.stream_id)
+            self._pump_useful = False
         with self._mutex:
             self._pumping = self._pump_useful and self._pumpable()
             return self._pumping
