@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types pytest wheel-test example-test format clean
+.PHONY: demo test lint types pytest faults wheel-test example-test format clean
 
 demo: .venv/package
 	$(BIN)/hq demo
@@ -21,6 +21,14 @@ types: .venv/dev
 
 pytest: .venv/dev
 	$(BIN)/pytest
+
+# The fault campaign, whole. A test of it may take long, so one that hangs is given up late.
+faults: .venv/dev
+	@rm -f build/faults.jsonl
+	HQ_FAULTS=whole $(BIN)/pytest -o faulthandler_timeout=1800 tests/faults tests/hq_core/test_interleavings.py
+	@if $(BIN)/python -c 'import atheris' 2>/dev/null; then \
+	    $(BIN)/python -m tests.faults.fuzz_atheris -runs=1000000 -max_len=400 -seed=1 -verbosity=0; fi
+	@$(BIN)/python -m tests.faults.campaign
 
 # Starts a recipe: a directory $$tmp, gone afterwards, with an environment and nothing installed.
 CLEAN := set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; export PATH="$$tmp/venv/bin:$$PATH"; \
