@@ -59,16 +59,19 @@ class Checked:
             if body > size:
                 return Decoded(records, start, _HEADER.size)
             length, crc = _HEADER.unpack_from(block, start)
-            if length > max_bytes and length <= MAX_MESSAGE_BYTES:
+            if length > MAX_MESSAGE_BYTES:
+                if records:
+                    break
+                checked_length(length)
+            if length > max_bytes:
                 break
             end = body + length
-            if end > size and length <= MAX_MESSAGE_BYTES:
+            if end > size:
                 return Decoded(records, start, _HEADER.size + length)
             payload = block[body:end]
             if crc32(payload, crc32(block[start : start + 4], self.seed)) != crc:
                 if records:
                     break
-                checked_length(length)
                 raise _mismatch(length)
             records.append(payload)
             max_bytes -= length

@@ -146,6 +146,15 @@ def _hostile_length(data: bytearray, random: Random) -> None:
     data[start : start + 4] = random.choice(_HOSTILE).to_bytes(4, "big")
 
 
+def _forged_record(data: bytearray, random: Random) -> None:
+    """A length that cannot be, with the checksum of all that follows."""
+    start = random.choice([PREAMBLE_BYTES, random.randrange(len(data) + 1)])
+    length = random.choice([size for size in _HOSTILE if size > MAX_MESSAGE_BYTES])
+    header = length.to_bytes(4, "big")
+    crc = crc32(header + data[start + 8 :], SEED)
+    data[start : start + 8] = header + crc.to_bytes(4, "big")
+
+
 def _replace(data: bytearray, random: Random) -> None:
     start = random.randrange(len(data) + 1)
     data[start:] = random.randbytes(random.randrange(200))
@@ -159,6 +168,7 @@ _DAMAGE: Final[list[Callable[[bytearray, Random], None]]] = [
     _grow_by_zeros,
     _splice,
     _hostile_length,
+    _forged_record,
     _replace,
 ]
 
