@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["FIGURES", "amount", "note", "table"]
+__all__ = ["FIGURES", "amount", "note", "sentence", "table"]
 
 WHOLE: Final = os.environ.get("HQ_FAULTS") == "whole"
 """Whether ``make faults`` runs, and not the share that belongs to every test run."""
@@ -24,6 +24,11 @@ FIGURES: Final = Path(__file__).parents[2] / "build" / "faults.jsonl"
 def amount(share: int, whole: int) -> int:
     """How many scenarios to run: `share` in every test run, `whole` in ``make faults``."""
     return whole if WHOLE else share
+
+
+def sentence(test: str) -> str:
+    """What the name of a test says."""
+    return test.removeprefix("test_").replace("_", " ")
 
 
 def note(campaign: str, subject: str, **figures: int) -> None:

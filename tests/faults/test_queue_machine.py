@@ -494,5 +494,5 @@ class QueueMachine(CountedMachine):
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 def test_the_queue_behaves_as_the_model_whatever_happens(subject: Subject, tmp_path: Path) -> None:
-    steps = run_machine(lambda: QueueMachine(subject, tmp_path), amount(4_000, 75_000))
+    steps = run_machine(lambda: QueueMachine(subject, tmp_path), amount(5_000, 75_000))
     note("queue machine", str(subject), steps=steps)

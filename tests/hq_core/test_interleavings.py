@@ -29,7 +29,7 @@ from hq_core.protocols import OverflowBackend, WhenFull
 from hq_core.testing import FaultyBackend, MemoryBackend
 from hq_core.testing.forking import in_child
 from hq_core.waiters import Line
-from tests.faults.campaign import amount, note
+from tests.faults.campaign import amount, note, sentence
 from tests.faults.spoilable import Spoilable
 from tests.interleaving import (
     ControlledLock,
@@ -153,7 +153,7 @@ class OneOwner(NoLock):
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> World:
-    world = World(Scheduler([], 0), request.node.name.removeprefix("test_").replace("_", " "))
+    world = World(Scheduler([], 0), sentence(request.node.name))
     monkeypatch.setattr("hq_core.engine.Lock", lambda: ControlledLock(world.scheduler))
     monkeypatch.setattr("hq_core.queue.ThreadWaiter", lambda: ControlledWaiter(world.scheduler))
     monkeypatch.setattr("hq_core.opening.StreamLock", NoLock)

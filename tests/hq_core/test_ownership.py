@@ -15,6 +15,7 @@ import pytest
 from hq_core import BackendError, CorruptedData, HybridQueue, StreamBusyError
 from hq_core.ownership import StreamLock
 from hq_core.testing.forking import forked, in_child, killed_after
+from tests.faults.campaign import note, sentence
 from tests.interleaving import Scheduler, explore
 
 UNBOUNDED = 1_000
@@ -372,7 +373,9 @@ Explorer = Callable[[Script, int], int]
 
 
 @pytest.fixture
-def every_schedule(path: Path, monkeypatch: pytest.MonkeyPatch) -> Explorer:
+def every_schedule(
+    path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Explorer:
     """Runs a script under every schedule of its contenders' system calls with that many delays.
 
     Returns how many there are.
@@ -412,6 +415,7 @@ def every_schedule(path: Path, monkeypatch: pytest.MonkeyPatch) -> Explorer:
         finally:
             current = None
         assert descriptors() == before
+        note("schedules", sentence(request.node.name), schedules=count)
         return count
 
     return run
