@@ -205,7 +205,10 @@ class FileBackend:
             if delete or self._head == self._tail:
                 self._data.delete()
                 self._sidecar.delete()
-            elif self._fsync == "never":
+                return
+            if self._untidy:
+                self._undo()
+            if self._fsync == "never":
                 self._note()
             else:
                 self.sync()
