@@ -260,7 +260,7 @@ def test_a_flush_by_the_clock_that_fails_is_met_by_the_next_append(
 def test_a_flush_by_the_clock_amid_a_trim_leaves_the_position_where_the_trim_put_it(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a kill after the hole was punched finds a position in the hole: zeros, so empty items."""
+    """Else a kill after the punching finds a position in the hole: zeros, so empty items."""
     backend = spool.open(fsync="interval", fsync_interval=3600)
     backend.append([bytes(2 << 20), b"", b"left"])
     backend.read(1, ANY_SIZE)
