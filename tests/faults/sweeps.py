@@ -21,13 +21,10 @@ def spread(items: Sequence[_T], count: int) -> list[_T]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def sweep(server: ForkServer, setup: str, seeds: int) -> list[Scenario]:
+def sweep(server: ForkServer, setup: str, seed: int) -> list[Scenario]:
     """One for every call that the first life makes and every way it can go wrong."""
-    return [
-        Scenario(setup, seed, (fault,))
-        for seed in range(seeds)
-        for fault in _faults(server.traces(Scenario(setup, seed, (None,)))[0])
-    ]
+    calls = server.traces(Scenario(setup, seed, (None,)))[0]
+    return [Scenario(setup, seed, (fault,)) for fault in _faults(calls)]
 
 
 def recovery_sweep(server: ForkServer, setup: str, kills: int) -> list[Scenario]:

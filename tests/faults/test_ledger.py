@@ -141,6 +141,7 @@ def test_a_descriptor_left_open_is_wrong() -> None:
 
 
 def test_what_only_memory_held_may_be_gone_if_the_queue_is_not_durable() -> None:
-    facts = [opened(0), [["put", [0, 1]], ["accepted", 0, 2, 1, 0]], KILLED, opened(1)]
+    accepted = [*begun("put", [0, 1]), *begun("accepted", 0, 2, 1, 0)]
+    facts = [opened(0), accepted, KILLED, opened(1)]
     setup = Setup("any", durable=False)
     assert not judge(*facts, take(1, held=0), setup=setup).wrong

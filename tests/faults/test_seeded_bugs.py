@@ -20,7 +20,7 @@ def test_a_planted_bug_is_found(
     record_property: Callable[[str, str], None],
 ) -> None:
     setup, how = BUGS[bug].setup, BUGS[bug].how
-    scenarios = sweep(server, setup, seeds=2)
+    scenarios = [*sweep(server, setup, 0), *sweep(server, setup, 1)]
     random.Random(0).shuffle(scenarios)
     scenarios.sort(key=lambda scenario: not any(f and f.how == how for f in scenario.faults))
     faulty = planted(bug)
