@@ -66,6 +66,7 @@ class Ledger:
         self._owed: dict[int, None] = {}
         self._refused: set[int] = set()
         self._youngest = -1
+        self._left: list[str] = []
 
     # ---- facts -------------------------------------------------------------------------------
 
@@ -109,10 +110,12 @@ class Ledger:
         self._struck = self._dropped = 0
 
     def close(self) -> Verdict:
-        """The last life has ended: count what is missing."""
+        """The last life has ended, with all taken: count what is missing, and what is left."""
         self.verdict.lost = len(self._owed)
         if self._owed:
             self._wrong(f"never delivered: {list(self._owed)[:20]}")
+        if self._left:
+            self._wrong(f"left behind: {self._left}")
         return self.verdict
 
     # ---- inside: what the facts mean -----------------------------------------------------------
@@ -225,6 +228,7 @@ class Ledger:
     def _end(self, descriptors: int, left: list[str]) -> None:
         if descriptors:
             self._wrong(f"{descriptors} descriptors are still open")
+        self._left = [name for name in left if ".quarantine-" not in name]
         self._struck = self._dropped = 0
 
     # ---- inside: the books -------------------------------------------------------------------

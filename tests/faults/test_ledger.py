@@ -140,6 +140,11 @@ def test_a_descriptor_left_open_is_wrong() -> None:
     assert judge(opened(0), [["end", 1, []]]).wrong
 
 
+def test_a_file_left_when_all_is_taken_is_wrong_unless_it_was_set_aside() -> None:
+    assert judge(opened(0), begun("end", 0, ["s.overflow"])).wrong
+    assert not judge(opened(0), begun("end", 0, ["s.overflow.quarantine-1"])).wrong
+
+
 def test_what_only_memory_held_may_be_gone_if_the_queue_is_not_durable() -> None:
     accepted = [*begun("put", [0, 1]), *begun("accepted", 0, 2, 1, 0)]
     facts = [opened(0), accepted, KILLED, opened(1)]

@@ -85,6 +85,7 @@ SETUPS: Final[Mapping[str, Setup]] = {
     "file, not durable": Setup("file", durable=False),
     "lmdb": Setup("lmdb"),
     "lmdb, sync": Setup("lmdb", {"sync": True}),
+    "lmdb, writemap": Setup("lmdb", {"writemap": True}),
     "lmdb, compacting": Setup(
         "lmdb",
         {"map_size": 256 * _KIB},
