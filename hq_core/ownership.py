@@ -10,7 +10,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from hq_core.errors import StreamBusyError
+from hq_core.errors import BackendError, StreamBusyError
 
 __all__ = ["StreamLock"]
 
@@ -45,9 +45,13 @@ class StreamLock:
         return os.path.samestat(named, os.fstat(self._fd))
 
     def release(self) -> None:
-        """Remove the lock file and let the next owner in."""
+        """Remove the lock file and let the next owner in, even if it cannot be removed."""
         try:
             self._path.unlink(missing_ok=True)
+        except OSError as exc:
+            raise BackendError(
+                f"{self._path} cannot be removed: {exc.strerror}; the stream is free all the same"
+            ) from exc
         finally:
             self.abandon()
 

@@ -112,6 +112,7 @@ class FileBackend:
         self._committed = 0  # the data up to here is on the disk
         self._empty_ones = False  # there are empty records behind `_committed`
         self._noted = (0, 0)  # tail and records when the position was last written
+        self._coming: dict[str, int] = {}  # what a trim under way makes of the position
         self._begun = 0  # how often the file was begun anew
         self._punched = 0
         self._can_punch = True
@@ -177,12 +178,16 @@ class FileBackend:
         if head == self._tail and (self._fsync == "never" or head >= _TRUNCATE_FROM):
             self._restart()
             return
-        self._note(head=head, records=self._records() - count)
-        head = self._give_back(head)
-        with self._guard:
-            self._head = head
-            for _ in range(count):
-                self._sizes.popleft()
+        self._coming = {"head": head, "records": self._records() - count}
+        try:
+            self._note()
+            head = self._give_back(head)
+            with self._guard:
+                self._head = head
+                for _ in range(count):
+                    self._sizes.popleft()
+        finally:
+            self._coming = {}
 
     def sync(self) -> None:
         """Flush the data, and where it begins, to the disk."""
@@ -210,7 +215,10 @@ class FileBackend:
             if delete or self._head == self._tail:
                 self._data.delete()
                 self._sidecar.delete()
-            elif self._fsync == "never":
+                return
+            if self._untidy:
+                self._undo()
+            if self._fsync == "never":
                 self._note()
             else:
                 self.sync()
@@ -305,6 +313,7 @@ class FileBackend:
                 "tail": self._tail,
                 "records": self._records(),
                 "committed": self._committed,
+                **self._coming,
                 **coming,
             }
             position = Position(self._boot, self._inode, self._format.seed, **fields)
@@ -372,8 +381,6 @@ class FileBackend:
     def _restart(self) -> None:
         """Empty the drained file. Its position follows before anything is appended."""
         self._data.cut(0)
-        if self._fsync != "never":
-            self._data.flush()
         with self._guard:
             self._head = self._tail = self._committed = 0
             self._begun += 1
@@ -384,6 +391,9 @@ class FileBackend:
         self._reader.seek(0)
         self._untidy = False
         self._misplaced = True
+        if self._fsync != "never":
+            with suppress(OSError):  # then nothing more is appended, and that says why
+                self._data.flush()
 
     def _give_back(self, head: int) -> int:
         """Free what is before `head`, if it is enough by now; where `head` is afterwards."""
@@ -427,6 +437,7 @@ class FileBackend:
             self._tail -= head - start
             self._committed = self._tail if self._fsync != "never" else 0
             self._begun += 1
+            self._coming["head"] = start
         self._reader.seek(self._reader.offset - head + start)
         self._untidy = False
         self._misplaced = True

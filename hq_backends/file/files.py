@@ -14,7 +14,7 @@ from typing import Final
 from hq_backends.file.position import SIDECAR_BYTES, SLOT_SPACING, Position, encode, newest
 from hq_core.errors import BackendError
 
-__all__ = ["DataFile", "Sidecar", "sync_directory"]
+__all__ = ["DataFile", "Sidecar", "read_at", "sync_directory"]
 
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _BUFFERS_A_CALL: Final = 512
@@ -158,7 +158,7 @@ class Sidecar(_File):
 
     def read(self) -> Position | None:
         """The last position written; None if none can be read."""
-        found = newest(os.pread(self.fd, SLOT_SPACING, offset) for offset in (0, SLOT_SPACING))
+        found = newest(read_at(self.fd, SLOT_SPACING, offset) for offset in (0, SLOT_SPACING))
         if found is None:
             return None
         self._sequence, position = found
@@ -175,6 +175,20 @@ class Sidecar(_File):
     def flush(self) -> None:
         """Make the position survive power loss."""
         os.fdatasync(self.fd)
+
+
+def read_at(fd: int, size: int, offset: int) -> bytes:
+    """`size` bytes from `offset` on; fewer only if the file ends there.
+
+    One call may return less, as when the disk fails amid it: the next one says so.
+    """
+    data = os.pread(fd, size, offset)
+    while len(data) < size:
+        more = os.pread(fd, size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 def sync_directory(path: Path) -> None:

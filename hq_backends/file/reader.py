@@ -1,9 +1,8 @@
 """Reading records: short ones out of blocks read ahead, a long one by itself."""
 
-import os
 from typing import Final
 
-from hq_backends.file.files import DataFile
+from hq_backends.file.files import DataFile, read_at
 from hq_backends.file.format import Format
 from hq_core.errors import CorruptedData
 
@@ -65,7 +64,7 @@ class Reader:
         return payload
 
     def _pread(self, size: int, at_least: int, offset: int, tail: int) -> bytes:
-        block = os.pread(self._data.fd, max(0, min(size, tail - offset)), offset)
+        block = read_at(self._data.fd, max(0, min(size, tail - offset)), offset)
         if len(block) < at_least:
             raise CorruptedData(
                 f"{self._data.path} ends amid a record, at byte {offset + len(block)}"

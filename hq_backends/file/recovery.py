@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from hq_backends.file.checked import PREAMBLE_BYTES, checked_of
+from hq_backends.file.files import read_at
 from hq_backends.file.format import Format, Plain
 from hq_backends.file.position import Position
 from hq_core.errors import CorruptedData
@@ -50,7 +51,7 @@ def boot_id() -> bytes:
 
 def format_of(fd: int) -> Format:
     """The format that a file's first bytes tell."""
-    return checked_of(os.pread(fd, PREAMBLE_BYTES, 0)) or Plain()
+    return checked_of(read_at(fd, PREAMBLE_BYTES, 0)) or Plain()
 
 
 def find(fd: int, size: int, form: Format, noted: Position | None, boot: bytes) -> Survey:
@@ -118,7 +119,7 @@ def walk(
     while offset + form.header_bytes <= end:
         at = offset - block_start
         if at + form.header_bytes > len(block):
-            block, block_start, at = os.pread(fd, _BLOCK, offset), offset, 0
+            block, block_start, at = read_at(fd, _BLOCK, offset), offset, 0
         header = block[at : at + form.header_bytes]
         try:
             length = form.record_bytes(header)

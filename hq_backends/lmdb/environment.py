@@ -57,6 +57,7 @@ class Environment:
         self._writemap = writemap
         self._env: lmdb.Environment | None = None
         self._map = 0
+        self._unfinished = False  # the file was not there, and may be now, but not as LMDB's
         self._names_to_sync = False
         self._flush_failed = ""
 
@@ -204,15 +205,24 @@ class Environment:
 
     def _opened(self) -> lmdb.Environment:
         if self._env is None:
+            if self._unfinished:
+                self._remove_unfinished()
             size = self._file_size()
+            self._unfinished = not size
             try:
                 self._env = self._open(size)
             except BaseException:
                 self.close()
-                if not size:
-                    self.empty()  # it must not stay there unfinished
+                if self._unfinished:
+                    with suppress(OSError):  # then before it is opened the next time
+                        self._remove_unfinished()
                 raise
+            self._unfinished = False
         return self._env
+
+    def _remove_unfinished(self) -> None:
+        self.empty()
+        self._unfinished = False
 
     def _open(self, size: int) -> lmdb.Environment:
         """Open the environment, whose file of `size` bytes is the space reserved so far."""

@@ -60,6 +60,8 @@ def survey(directory: Path, data: Path) -> Survey:
             with env.begin(buffers=True) as txn:
                 return Survey(span(txn), "")
     except (VerifyError, CorruptedData, lmdb.Error) as exc:
+        if getattr(exc, "code", 0) > 0:  # an errno: the system failed, the file may be good
+            raise
         return Survey(nothing, str(exc))
 
 

@@ -141,7 +141,7 @@ def test_the_stream_is_free_even_if_the_lock_file_cannot_be_removed(tmp_path: Pa
     lock = StreamLock(directory / "s.lock", "s")
     directory.rename(moved)
     directory.write_bytes(b"a file now: nothing below it can be removed")
-    with pytest.raises(OSError, match="Not a directory"):
+    with pytest.raises(BackendError, match="Not a directory"):
         lock.release()
     assert not taken(moved / "s.lock")
 

@@ -257,6 +257,43 @@ def test_a_flush_by_the_clock_that_fails_is_met_by_the_next_append(
     backend.close(delete=True)
 
 
+def test_a_flush_by_the_clock_amid_a_trim_leaves_the_position_where_the_trim_put_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a kill after the punching finds a position in the hole: zeros, so empty items."""
+    backend = spool.open(fsync="interval", fsync_interval=3600)
+    backend.append([bytes(2 << 20), b"", b"left"])
+    backend.read(1, ANY_SIZE)
+
+    def punch(*_: int) -> bool:
+        backend._flush_soon()
+        return True
+
+    monkeypatch.setattr(space, "punch", punch)
+    backend.trim(1)
+    position = backend._sidecar.read()
+    assert position is not None
+    assert (position.head, position.records) == (backend._head, 2)
+
+
+def test_a_drained_file_that_cannot_be_flushed_is_empty_all_the_same(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Undoing the next append must not make it as long as it was: that would be empty items."""
+    backend = spool.open(fsync="always")
+    backend.append([bytes(2 << 20)])
+    backend.read(1, ANY_SIZE)
+
+    def failing(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    backend.trim(1)
+    with pytest.raises(OSError, match="an earlier flush failed"):
+        backend.append([b"ghost"])
+    assert (backend.size_bytes(), spool.path.stat().st_size) == (0, 0)
+
+
 # ---- options ---------------------------------------------------------------------------------
 
 

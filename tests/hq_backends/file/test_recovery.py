@@ -33,6 +33,56 @@ def test_whole_records_are_resumed(spool: Spool) -> None:
     assert drain(backend) == [*RECORDS, b"new"]
 
 
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_read_that_returns_less_than_is_there_is_no_damage(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, checksum: bool
+) -> None:
+    """The system returns what it got before the page a disk fails at, and the error only then."""
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: real(fd, -(-size // 2), at))
+    backend = spool.open(checksum=checksum)
+    records = [*RECORDS, bytes(100_000)]
+    backend.append(records)
+    assert backend.read(1, EVERYTHING) == records[:1]
+    spool.abandon(backend)
+    backend = spool.open()
+    assert drain(backend) == records
+    assert spool.names() == ["s.overflow"]
+
+
+def test_what_a_failed_append_left_does_not_come_to_life_by_closing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    backend = spool.open(fsync="always")
+    backend.append([b"one"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing)
+        patch.setattr(os, "ftruncate", failing)
+        with pytest.raises(OSError, match="could not be flushed"):
+            backend.append([b"ghost"])
+    with pytest.raises(OSError, match="an earlier flush failed"):
+        spool.close(backend)
+    assert drain(spool.open()) == [b"one"]
+
+
+def test_closing_lets_go_of_the_files_though_they_cannot_be_removed(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    backend = spool.open()
+    backend.append([b"one"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            spool.close(backend, delete=True)
+    assert (backend._data.fd, backend._sidecar.fd) == (-1, -1)
+
+
 @pytest.mark.parametrize("cut", range(1, 4))
 def test_part_of_a_length_is_cut_without_more_ado(spool: Spool, cut: int) -> None:
     spool.path.write_bytes(WHOLE + b"\0\0\0\7"[:cut])

@@ -1,5 +1,6 @@
 """The backend as its users meet it: options, promises, failures, threads, the command line."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -114,6 +115,28 @@ class TestAppend:
                 backend.append([b"ghost"])
         backend.append([b"after"])
         assert read_all(backend) == [b"before", b"after"]
+
+    def test_a_file_begun_in_vain_is_removed_before_the_next_append_if_not_at_once(
+        self, spool: Spool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else what LMDB wrote of it on a disk that got full would be taken for its file."""
+
+        def half_open(path: str, **options: object) -> None:
+            Path(path).mkdir()
+            Path(path, "data.mdb").write_bytes(bytes(100))
+            raise lmdb.DiskError("on purpose", 28)
+
+        def fail(path: Path, size: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        backend = spool.open()
+        with monkeypatch.context() as patch:
+            patch.setattr(lmdb, "open", half_open)
+            patch.setattr(os, "truncate", fail)
+            with pytest.raises(lmdb.DiskError):
+                backend.append([b"ghost"])
+        backend.append([b"x"])
+        assert read_all(backend) == [b"x"]
 
 
 class TestTrim:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from hq_core.errors import BackendError, CorruptedData, StreamBusyError
@@ -156,6 +157,21 @@ class TestCrash:
 
         killed_after(work)
         assert read_all(spool.open()) == [b"%d" % (n // 2) for n in range(300, 600)]
+
+    def test_an_error_of_the_system_is_no_damage(
+        self, spool: Spool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            error = lmdb.Error("Input/output error")
+            error.code = 5  # type: ignore[misc] # as LMDB's own have it
+            raise error
+
+        spool.leave(RECORDS)
+        with monkeypatch.context() as patch:
+            patch.setattr(lmdb, "open", fail)
+            with pytest.raises(lmdb.Error, match="Input/output error"):
+                spool.open()
+        assert read_all(spool.open()) == RECORDS
 
     def test_the_remains_of_a_copy_are_removed(self, spool: Spool) -> None:
         spool.leave(RECORDS)
