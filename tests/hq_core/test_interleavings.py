@@ -22,6 +22,7 @@ from hq_core import (
 )
 from hq_core.engine import Engine
 from hq_core.testing import MemoryBackend
+from hq_core.testing.spool import balanced
 from hq_core.waiters import Line
 from tests.interleaving import (
     ControlledLock,
@@ -133,13 +134,6 @@ def kept_by_the_backend() -> list[bytes]:
     kept = backend.read(100, 100)
     backend.close(delete=True)
     return kept
-
-
-def balanced(queue: HybridQueue) -> None:
-    """The accounts add up and nothing is below zero."""
-    stats = queue.stats()
-    assert stats.enqueued == stats.dequeued + stats.discarded + stats.depth
-    assert min(stats.depth, stats.memory_items, stats.disk_bytes, stats.discarded) >= 0
 
 
 def produce(queue: HybridQueue, items: Sequence[bytes]) -> Callable[[], None]:
