@@ -39,16 +39,21 @@ def small_disk(directory: Path, size: int) -> Iterator[None]:
 
 
 class LoopDisk:
-    """A file system in a file, mounted at `directory`, whose power can be cut."""
+    """A file system in a file, mounted at `directory`, whose power can be cut.
+
+    `mounts` is how often it was mounted: a machine would have been started as often.
+    """
 
     def __init__(self, kind: str, image: Path, directory: Path) -> None:
         self.kind = kind
         self.directory = directory
+        self.mounts = 0
         self._image = image
 
     def mount(self) -> None:
         """Mount it; the file system repairs itself from its journal, if need be."""
         _mount("-t", self.kind, "-o", "loop", str(self._image), str(self.directory))
+        self.mounts += 1
 
     def unmount(self) -> None:
         """Unmount it, and let go of the loop device. Nobody may have a file open."""

@@ -1,6 +1,7 @@
 """Messages that tell their number: what comes back can be judged without remembering what was sent.
 
-Message `number` of `seed` is always the same bytes, of one of many sizes; some are empty.
+Message `number` of `seed` is always the same bytes, of one of many sizes. Those of even seeds
+are empty now and then.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,9 +17,11 @@ _LARGE: Final = 300_000
 
 
 def message(seed: int, number: int) -> bytes:
-    """Message `number` of `seed`: nothing, or both of them and filling."""
+    """Message `number` of `seed`: both of them and filling, or, if `seed` is even, nothing."""
     mixed = ((number + 1) * 0x9E3779B97F4A7C15 ^ seed * 0xD1B54A32D192ED03) >> 29
     size = _LARGE if mixed % 128 == 5 else _SIZES[mixed // 128 % len(_SIZES)]
+    if seed % 2:
+        size = size or _HEAD.size
     return (_HEAD.pack(seed, number) + bytes([mixed % 251]) * (size - _HEAD.size))[:size]
 
 
@@ -39,12 +42,26 @@ def first_of(seed: int, found: Sequence[bytes], ends: Iterable[int]) -> int:
     one of `ends`.
     """
     numbers = [_HEAD.unpack_from(item)[1] - n for n, item in enumerate(found) if len(item) >= 16]
+    wrong = 0
     for first in numbers[:1] or [end - len(found) for end in ends]:
-        if list(found) == messages(seed, first, first + len(found)):
+        wrong = _first_wrong(seed, found, first)
+        if wrong == len(found):
             return int(first)
-    raise AssertionError(f"not what was sent, or not in order: {_shown(found)}")
+    around = [_shown(item) for item in found[max(0, wrong - 3) : wrong + 10]]
+    raise AssertionError(
+        f"of {len(found)} items, that at {wrong} was not sent so: ... {around} ..."
+    )
 
 
-def _shown(found: Sequence[bytes]) -> str:
-    heads = [_HEAD.unpack_from(item) if len(item) >= 16 else item for item in found]
-    return f"{len(found)} items, as (seed, number): {heads[:500]}"
+def _first_wrong(seed: int, found: Sequence[bytes], first: int) -> int:
+    """Index of the first item that is not the message it should be; their number if all are."""
+    for index, item in enumerate(found):
+        if item != message(seed, first + index):
+            return index
+    return len(found)
+
+
+def _shown(item: bytes) -> str:
+    if len(item) < _HEAD.size:
+        return str(item)
+    return f"{_HEAD.unpack_from(item)}, {len(item)} bytes, ending in {item[-8:]!r}"
