@@ -1,7 +1,7 @@
 """Messages that tell their number: what comes back can be judged without remembering what was sent.
 
 Message `number` of `seed` is always the same bytes, of one of many sizes. Those of even seeds
-are empty now and then.
+are empty now and then, those of seeds 3, 7, 11 ... are all short.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,6 +14,7 @@ _HEAD: Final = Struct(">QQ")
 _SIZES: Final = (0, 16, 17, 40, 188, 188, 316, 1316, 1316, 1316, 1400, 3000, 4092, 4096, 9000, 0)
 _LARGE: Final = 300_000
 """How long one in 128 is."""
+_SMALL: Final = 40
 
 
 def message(seed: int, number: int) -> bytes:
@@ -22,6 +23,8 @@ def message(seed: int, number: int) -> bytes:
     size = _LARGE if mixed % 128 == 5 else _SIZES[mixed // 128 % len(_SIZES)]
     if seed % 2:
         size = size or _HEAD.size
+    if seed % 4 == 3:
+        size = min(size, _SMALL)
     return (_HEAD.pack(seed, number) + bytes([mixed % 251]) * (size - _HEAD.size))[:size]
 
 
