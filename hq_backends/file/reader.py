@@ -65,7 +65,7 @@ class Reader:
         return payload
 
     def _pread(self, size: int, at_least: int, offset: int, tail: int) -> bytes:
-        block = os.pread(self._data.fd, min(size, tail - offset), offset)
+        block = os.pread(self._data.fd, max(0, min(size, tail - offset)), offset)
         if len(block) < at_least:
             raise CorruptedData(
                 f"{self._data.path} ends amid a record, at byte {offset + len(block)}"

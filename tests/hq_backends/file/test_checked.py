@@ -141,6 +141,35 @@ def test_each_beginning_has_a_seed_of_its_own(spool: Spool) -> None:
     assert len(preambles) == 3
 
 
+@pytest.mark.parametrize("damage", [b"\0", b"\0\0\0\0", bytes(PREAMBLE_BYTES)])
+def test_a_damaged_beginning_makes_it_no_file_of_the_other_format(
+    spool: Spool, damage: bytes
+) -> None:
+    """The position tells the seed as well; read as records, zeros would be messages."""
+    leave(spool, numbered(10))
+    spool.path.write_bytes(damage + spool.path.read_bytes()[len(damage) :])
+    assert everything(spool.open()) == (numbered(10), 0)
+
+
+def test_a_beginning_of_zeros_with_records_among_them_delivers_none_of_them(spool: Spool) -> None:
+    leave(spool, numbered(10))
+    spool.path.write_bytes(bytes(60) + spool.path.read_bytes()[60:])
+    assert everything(spool.open())[0] == []
+
+
+def test_a_wrong_length_that_points_beyond_the_end_is_damage(spool: Spool) -> None:
+    backend = spool.open(checksum=True)
+    backend.append([b"one", b"two", b"three"])
+    spool.close(backend)
+    data = bytearray(spool.path.read_bytes())
+    data[PREAMBLE_BYTES : PREAMBLE_BYTES + 4] = (1000).to_bytes(4, "big")
+    spool.path.write_bytes(data)
+    with HybridQueue("s", 4, spool.directory, durable=True) as queue:
+        with pytest.raises(CorruptedData):
+            queue.try_dequeue()
+        assert queue.depth == 0
+
+
 @pytest.mark.parametrize("at", [0, 4, 8])
 def test_a_damaged_record_is_set_aside_and_the_next_delivered(spool: Spool, at: int) -> None:
     records = numbered(10)
