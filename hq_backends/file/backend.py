@@ -154,8 +154,11 @@ class FileBackend:
         """Take the next records out of the block read ahead, reading another when it is used up."""
         if not self._unread:
             return []
+        start = self._reader.offset
         try:
             records = self._reader.read(self._format, self._tail, max_records, max_bytes)
+            if len(records) >= self._unread:
+                self._check_end(len(records), start)
         except CorruptedData as damage:
             raise self._set_aside(damage) from damage
         header = self._format.header_bytes
@@ -309,6 +312,12 @@ class FileBackend:
             self._noted = (position.tail, position.records)
 
     # ---- damage ------------------------------------------------------------------------------
+
+    def _check_end(self, count: int, start: int) -> None:
+        """The last record ends where the log does, or a wrong length has led astray."""
+        if (count, self._reader.offset) != (self._unread, self._tail):
+            self._reader.seek(start)
+            raise CorruptedData(f"there are not {self._unread} records up to byte {self._tail}")
 
     def _set_aside(self, damage: CorruptedData) -> CorruptedData:
         """Quarantine what is damaged, if that is wanted, and say so.
