@@ -43,6 +43,11 @@ class _File:
         info = os.fstat(self.fd)
         if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
             raise self._not_ours()
+        if info.st_nlink > 1:
+            raise BackendError(
+                f"{self.path} has another name elsewhere, a hard link, and what is done to it "
+                "would be done to that: remove either, or use another directory"
+            )
         return True
 
     def create(self) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hq_backends.file import recovery
+from hq_backends.file.checked import Checked
 from hq_backends.file.files import DataFile, Sidecar
 from hq_backends.file.format import Format
 from hq_core.errors import CorruptedData, StreamBusyError
@@ -45,6 +46,10 @@ def take_over(
         return _nothing(data, sidecar)
     form = recovery.format_of(data.fd)
     if noted and noted.inode != data.inode():
+        noted = None
+    if noted and noted.seed and not form.seed:
+        form = Checked(noted.seed)  # its preamble is damaged; each record tells if it is whole
+    if noted and noted.seed != form.seed:
         noted = None
     found = recovery.find(data.fd, size, form, noted, boot)
     rest = size - found.end

@@ -18,7 +18,6 @@ __all__ = ["Survey", "boot_id", "copy", "find", "format_of", "move_aside", "move
 _BLOCK: Final = 64 * 1024
 _PAGE: Final = 4096
 _ZEROS: Final = "zeros, such as a power cut leaves, are no records"
-_FORMAT_LOST: Final = "its records have checksums, but its first bytes do not say so any more"
 _POSITION_LOST: Final = "its start was given back and the read position is not known"
 
 
@@ -61,10 +60,6 @@ def find(fd: int, size: int, form: Format, noted: Position | None, boot: bytes) 
     once, unless the system has gone down since and the data had not been flushed.
     """
     first = len(form.preamble)
-    if noted is not None and noted.seed != form.seed:
-        if not form.seed:
-            return Survey(0, 0, 0, damage=_FORMAT_LOST)
-        noted = None  # the file was begun anew, and then the crash came
     if noted is None or noted.head > size:  # the latter: truncated, and then the crash came
         if _is_hole(fd, first, size):
             return Survey(first, 0, first, damage=_POSITION_LOST)

@@ -98,4 +98,9 @@ def _check(path: Path, is_right: Callable[[int], bool], kind: str) -> int:
         raise BackendError(
             f"{path} is not a {kind} of this user: move it away, or use another directory"
         )
+    if stat.S_ISREG(info.st_mode) and info.st_nlink > 1:
+        raise BackendError(
+            f"{path} has another name elsewhere, a hard link, and what is done to it "
+            "would be done to that: remove either, or use another directory"
+        )
     return info.st_size

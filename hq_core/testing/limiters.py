@@ -11,8 +11,7 @@ import pytest
 from hq_core.errors import RateLimited
 from hq_core.protocols import Limiter
 from hq_core.testing.parts import made, no_time, queue_with
-from hq_core.testing.spool import drain, numbered
-from hq_core.testing.through_queue import balanced
+from hq_core.testing.spool import balanced, drain, numbered
 
 __all__ = ["LimiterConformance"]
 

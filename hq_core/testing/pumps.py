@@ -13,8 +13,7 @@ import pytest
 
 from hq_core.protocols import Pump
 from hq_core.testing.parts import made, queue_with
-from hq_core.testing.spool import numbered
-from hq_core.testing.through_queue import balanced
+from hq_core.testing.spool import balanced, numbered
 
 __all__ = ["PumpConformance"]
 

@@ -12,7 +12,16 @@ from hq_core.protocols import BackendFactory, OverflowBackend, Stream
 from hq_core.queue import HybridQueue
 from hq_core.testing.fakes import ManualPump
 
-__all__ = ["ANY_SIZE", "Spool", "allocated", "drain", "file_size_limit", "numbered", "read_all"]
+__all__ = [
+    "ANY_SIZE",
+    "Spool",
+    "allocated",
+    "balanced",
+    "drain",
+    "file_size_limit",
+    "numbered",
+    "read_all",
+]
 
 ANY_SIZE: Final = 1 << 40
 """A `max_bytes` that never limits."""
@@ -107,3 +116,10 @@ def drain(queue: HybridQueue) -> list[bytes]:
     while queue.depth:
         items.append(queue.try_dequeue())
     return items
+
+
+def balanced(queue: HybridQueue) -> None:
+    """The accounts add up and nothing is below zero."""
+    stats = queue.stats()
+    assert stats.enqueued == stats.dequeued + stats.discarded + stats.depth
+    assert min(stats.depth, stats.memory_items, stats.disk_bytes, stats.discarded) >= 0

@@ -23,7 +23,7 @@ from hq_core.pumps import ThreadPump
 from hq_core.queue import HybridQueue
 from hq_core.testing.fakes import FaultyBackend, ManualPump
 from hq_core.testing.forking import in_child
-from hq_core.testing.spool import Spool, drain, numbered
+from hq_core.testing.spool import Spool, balanced, drain, numbered
 
 __all__ = ["QueueSuite"]
 
@@ -234,13 +234,6 @@ def faulty(
 ) -> Callable[[Stream], OverflowBackend]:
     """A factory of the backend under test that fails on order."""
     return lambda stream: FaultyBackend(spool.make(stream), fault)
-
-
-def balanced(queue: HybridQueue) -> None:
-    """The accounts add up and nothing is below zero."""
-    stats = queue.stats()
-    assert stats.enqueued == stats.dequeued + stats.discarded + stats.depth
-    assert min(stats.depth, stats.memory_items, stats.disk_bytes, stats.discarded) >= 0
 
 
 def ends_with_closed(queue: HybridQueue, call: Callable[[], object]) -> bool:

@@ -14,8 +14,7 @@ from hq_core.errors import MessageTooLargeError
 from hq_core.protocols import MAX_MESSAGE_BYTES, MemoryTier
 from hq_core.pumps import InlinePump
 from hq_core.testing.parts import made, no_time, queue_with
-from hq_core.testing.spool import drain
-from hq_core.testing.through_queue import balanced
+from hq_core.testing.spool import balanced, drain
 
 __all__ = ["MemoryTierConformance"]
 

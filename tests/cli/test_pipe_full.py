@@ -1,13 +1,13 @@
 """Memory and disk full: what each policy does, and what is said."""
 
 import random
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.running import pipe
+from tests.disks import small_disk
 
 BLOCK = 4096
 DATA = random.Random(1).randbytes(256 * BLOCK)
@@ -23,17 +23,12 @@ def in_order(got: bytes) -> bool:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def full_soon(tmp_path: Path) -> Iterator[Path]:
     """A disk of 256 KiB."""
     where = tmp_path / "small"
     where.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256K", "tmpfs", str(where)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("a disk of its own may be mounted by root only")
-    yield where
-    subprocess.run(["umount", str(where)], check=True)
+    with small_disk(where, 256 * 1024):
+        yield where
 
 
 @pytest.fixture
@@ -90,9 +85,9 @@ def test_drop_oldest_keeps_the_end(source: int) -> None:
 
 
 def test_a_full_disk_is_told_once_while_it_lasts_and_every_byte_is_delivered(
-    small_disk: Path, source: int
+    full_soon: Path, source: int
 ) -> None:
-    args = ("--memory", "16K", "--block-size", "4K", "--dir", small_disk)
+    args = ("--memory", "16K", "--block-size", "4K", "--dir", full_soon)
     with pipe(*args, stdin=source) as running:
         running.hear("the overflow disk is full")
         full = [running.reading(lambda r: True) for _ in range(5)]
@@ -101,4 +96,4 @@ def test_a_full_disk_is_told_once_while_it_lasts_and_every_byte_is_delivered(
         assert running.rest() == DATA
         assert running.status() == 0
         assert running.last_words().count("the overflow disk is full") == 1
-    assert not list(small_disk.iterdir())
+    assert not list(full_soon.iterdir())

@@ -29,8 +29,7 @@ from hq_core import (
 from hq_core.engine import Engine
 from hq_core.testing import ManualPump, MemoryBackend
 from hq_core.testing.forking import in_child
-from hq_core.testing.spool import drain, numbered
-from hq_core.testing.through_queue import balanced
+from hq_core.testing.spool import balanced, drain, numbered
 
 PATIENCE = 60.0
 """Seconds until a test gives up; none takes that long."""

@@ -28,6 +28,7 @@ from hq_core.engine import Engine
 from hq_core.protocols import OverflowBackend, WhenFull
 from hq_core.testing import FaultyBackend, MemoryBackend
 from hq_core.testing.forking import in_child
+from hq_core.testing.spool import balanced
 from hq_core.waiters import Line
 from tests.faults.campaign import amount, note, sentence
 from tests.faults.spoilable import Spoilable
@@ -175,13 +176,6 @@ def spoiled(stream: Stream) -> Spoilable:
     backend = Spoilable(stream)
     backend.spoiled = True
     return backend
-
-
-def balanced(queue: HybridQueue) -> None:
-    """The accounts add up and nothing is below zero."""
-    stats = queue.stats()
-    assert stats.enqueued == stats.dequeued + stats.discarded + stats.depth
-    assert min(stats.depth, stats.memory_items, stats.disk_bytes, stats.discarded) >= 0
 
 
 def produce(queue: HybridQueue, items: Sequence[bytes]) -> Callable[[], None]:

@@ -141,6 +141,35 @@ def test_each_beginning_has_a_seed_of_its_own(spool: Spool) -> None:
     assert len(preambles) == 3
 
 
+@pytest.mark.parametrize("damage", [b"\0", b"\0\0\0\0", bytes(PREAMBLE_BYTES)])
+def test_a_damaged_beginning_makes_it_no_file_of_the_other_format(
+    spool: Spool, damage: bytes
+) -> None:
+    """The position tells the seed as well; read as records, zeros would be messages."""
+    leave(spool, numbered(10))
+    spool.path.write_bytes(damage + spool.path.read_bytes()[len(damage) :])
+    assert everything(spool.open()) == (numbered(10), 0)
+
+
+def test_a_beginning_of_zeros_with_records_among_them_delivers_none_of_them(spool: Spool) -> None:
+    leave(spool, numbered(10))
+    spool.path.write_bytes(bytes(60) + spool.path.read_bytes()[60:])
+    assert everything(spool.open())[0] == []
+
+
+def test_a_wrong_length_that_points_beyond_the_end_is_damage(spool: Spool) -> None:
+    backend = spool.open(checksum=True)
+    backend.append([b"one", b"two", b"three"])
+    spool.close(backend)
+    data = bytearray(spool.path.read_bytes())
+    data[PREAMBLE_BYTES : PREAMBLE_BYTES + 4] = (1000).to_bytes(4, "big")
+    spool.path.write_bytes(data)
+    with HybridQueue("s", 4, spool.directory, durable=True) as queue:
+        with pytest.raises(CorruptedData):
+            queue.try_dequeue()
+        assert queue.depth == 0
+
+
 @pytest.mark.parametrize("at", [0, 4, 8])
 def test_a_damaged_record_is_set_aside_and_the_next_delivered(spool: Spool, at: int) -> None:
     records = numbered(10)
@@ -211,7 +240,7 @@ def test_a_length_that_leads_beyond_the_file_is_damage_and_no_other_error(spool:
     assert everything(spool.open()) == ([], 1)
 
 
-def test_a_file_that_lost_its_preamble_is_set_aside_and_not_read_as_plain(spool: Spool) -> None:
+def test_a_file_that_lost_all_is_not_read_as_plain(spool: Spool) -> None:
     """A power cut may leave zeros, which the specified format reads as empty messages."""
     leave(spool, [b"one", b"two"])
     size = spool.path.stat().st_size
@@ -220,7 +249,13 @@ def test_a_file_that_lost_its_preamble_is_set_aside_and_not_read_as_plain(spool:
     backend = spool.open(checksum=True)
     assert read_all(backend) == []
     assert backend.recovered.quarantined_bytes == size
-    assert "checksums" in backend.recovered.reason
+
+
+def test_a_file_that_lost_its_preamble_has_its_seed_from_its_position(spool: Spool) -> None:
+    leave(spool, [b"one", b"two"])
+    with spool.path.open("r+b") as file:
+        file.write(bytes(PREAMBLE_BYTES))
+    assert read_all(spool.open()) == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("checksum", [False, True])

@@ -8,7 +8,7 @@ from hq_backends.file import FileBackend
 from hq_core.errors import CorruptedData, QueueFull, StreamBusyError
 from hq_core.protocols import MAX_MESSAGE_BYTES
 from hq_core.testing.forking import killed_after
-from hq_core.testing.spool import file_size_limit
+from hq_core.testing.spool import file_size_limit, numbered
 from tests.hq_backends.file.conftest import Spool
 
 EVERYTHING = 1_000_000_000
@@ -274,3 +274,26 @@ def test_on_a_full_disk_it_is_resumed_all_the_same(spool: Spool) -> None:
             backend.append([bytes(2000)])
     backend.append([b"new"])
     assert drain(backend) == [b"new"]
+
+
+@pytest.mark.parametrize("zeros", [8, 30, 70])
+@pytest.mark.parametrize("batch", [1, 1000])
+def test_lengths_that_are_wrong_but_possible_do_not_displace_what_comes_later(
+    spool: Spool, zeros: int, batch: int
+) -> None:
+    """Ten records were counted; more, or fewer, seem to be there."""
+    backend = spool.open()
+    backend.append(numbered(10))
+    spool.close(backend)
+    spool.path.write_bytes(bytes(zeros) + spool.path.read_bytes()[zeros:])
+    backend = spool.open()
+    damaged = 0
+    while backend.depth():
+        try:
+            assert backend.read(batch, EVERYTHING)
+        except CorruptedData:
+            damaged += 1
+    assert (damaged, backend.depth()) == (1, 0)
+    backend.append([b"new"])
+    assert backend.read(1000, EVERYTHING) == [b"new"]
+    backend.trim(1)

@@ -1,9 +1,5 @@
 """How the environment grows, what happens when it cannot, and how it gives space back."""
 
-import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -14,6 +10,7 @@ from hq_backends.lmdb import backend as backend_module
 from hq_core.errors import QueueFull
 from hq_core.protocols import MAX_MESSAGE_BYTES, Stream
 from hq_core.testing.spool import ANY_SIZE, allocated, file_size_limit, read_all
+from tests.disks import small_disk
 from tests.hq_backends.lmdb.conftest import Spool, files
 
 KIB = 1024
@@ -214,17 +211,3 @@ class TestGivingBack:
         (spool.path / "lock.mdb").touch()  # an LMDB tool was there
         spool.close(backend, delete=True)
         assert spool.names() == []
-
-
-@contextmanager
-def small_disk(directory: Path, size: int) -> Iterator[None]:
-    """Mount a file system of `size` bytes at `directory`."""
-    if os.geteuid():
-        pytest.skip("only root may mount")
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(directory)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting is not permitted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)
