@@ -104,7 +104,9 @@ class Environment:
         return result
 
     def _write(
-        self, work: "Callable[[Transaction[bytes]], _T]", grow: Callable[[lmdb.MapFullError], None]
+        self,
+        work: "Callable[[Transaction[bytes]], _T]",
+        grow: Callable[[lmdb.MapFullError], object],
     ) -> _T:
         while True:
             env = self._opened()
@@ -226,9 +228,18 @@ class Environment:
 
     def _open(self, size: int) -> lmdb.Environment:
         """Open the environment, whose file of `size` bytes is the space reserved so far."""
+        env = self._map_it(max(size, 2 * mmap.PAGESIZE))
+        if not size:
+            env = self._resize(self._first_size)
+            self._names_to_sync = True
+            if self._sync:
+                self._sync_names()
+        return env
+
+    def _map_it(self, size: int) -> lmdb.Environment:
         env = self._env = lmdb.open(
             str(self.directory),
-            map_size=max(size, 2 * mmap.PAGESIZE),
+            map_size=size,
             mode=0o700,
             sync=self._sync,
             writemap=self._writemap,
@@ -236,11 +247,6 @@ class Environment:
             max_spare_txns=1,
         )
         self._map = env.info()["map_size"]
-        if not size:
-            self._resize(self._first_size)
-            self._names_to_sync = True
-            if self._sync:
-                self._sync_names()
         return env
 
     def _file_size(self) -> int:
@@ -267,15 +273,14 @@ class Environment:
                 raise
             self._resize(least)
 
-    def _resize(self, size: int) -> None:
-        """Reserve `size` bytes of disk and let LMDB use them."""
+    def _resize(self, size: int) -> lmdb.Environment:
+        """Reserve `size` bytes of disk and let LMDB use them.
+
+        By opening it anew: after a ``set_mapsize`` that failed, closing unmaps what is not LMDB's.
+        """
         self._reserve(size)
-        try:
-            self._opened().set_mapsize(size)
-        except lmdb.Error:
-            self.close()
-            raise
-        self._map = size
+        self.close()
+        return self._map_it(size)
 
     def _reserve(self, end: int) -> None:
         fd = os.open(self.data, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
