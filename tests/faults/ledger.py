@@ -59,7 +59,7 @@ class Ledger:
         self._lost_track = False
         self._on_the_way: Fact = ["nothing"]
         self._disturbed = False  # since the last opening, so that the next may find less in order
-        self._ahead = 0  # items that a crash may have taken besides
+        self._ahead = 0  # items that crashes since the last opening may have taken besides
         self._last_batch = 0
         self._held = self._stored = self._dropped = self._struck = 0
         self._refusing = False
@@ -98,12 +98,13 @@ class Ledger:
                 for belief in self._beliefs
                 for stored in range(len(tokens) + 1)
             ]
-        self._ahead = about[0] if kind == "take" else 0
+        if kind == "take":
+            self._ahead += about[0]
         if not self._setup.durable:  # what was in memory, or on its way there, is gone
             self._ahead += self._held if kind == "close" else MEMORY_ITEMS
             self._excuse(self._ahead + self._held - self._stored)
         elif kind == "put" and self._setup.drops_oldest:
-            self._ahead = self._held
+            self._ahead += self._held
         self._excuse(self._ahead)
         self._on_the_way = ["nothing"]
         self._disturbed = True

@@ -118,6 +118,11 @@ def test_what_a_killed_call_was_to_return_may_be_gone_or_not(came: bool) -> None
     assert judge(*before, *after) == Verdict(kills=1)
 
 
+def test_it_may_still_be_gone_after_another_kill_amid_the_opening() -> None:
+    before = [opened(0), put(0, 1, held=2), begun("take", 1), KILLED, begun("open"), KILLED]
+    assert judge(*before, opened(1), take(1, held=0)) == Verdict(kills=2)
+
+
 def test_a_depth_that_does_not_add_up_is_wrong() -> None:
     assert judge(opened(0), put(0, held=2), take(0, held=0)).wrong
 
