@@ -42,6 +42,7 @@ def take_over(
     """
     size = data.size() if data.open() else 0
     noted = sidecar.read() if sidecar.open() else None
+    blank = noted is None and sidecar.fd >= 0
     if not size or stream.leftover == "discard":
         return _nothing(data, sidecar)
     form = recovery.format_of(data.fd)
@@ -51,7 +52,7 @@ def take_over(
         form = Checked(noted.seed)  # its preamble is damaged; each record tells if it is whole
     if noted and noted.seed != form.seed:
         noted = None
-    found = recovery.find(data.fd, size, form, noted, boot)
+    found = recovery.find(data.fd, size, form, noted, boot, blank=blank)
     rest = size - found.end
     if not (found.records or found.damage) and rest < form.header_bytes:
         return _nothing(data, sidecar, found.torn)

@@ -53,8 +53,12 @@ def format_of(fd: int) -> Format:
     return checked_of(read_at(fd, PREAMBLE_BYTES, 0)) or Plain()
 
 
-def find(fd: int, size: int, form: Format, noted: Position | None, boot: bytes) -> Survey:
+def find(
+    fd: int, size: int, form: Format, noted: Position | None, boot: bytes, *, blank: bool
+) -> Survey:
     """The records that are not done in a file of `size` bytes, given what its sidecar says.
+
+    `blank`: there is one, and it says nothing, as after a power cut before it was first flushed.
 
     In constant memory. What the sidecar counted is not walked again, so a large backlog opens at
     once, unless the system has gone down since and the data had not been flushed.
@@ -63,7 +67,9 @@ def find(fd: int, size: int, form: Format, noted: Position | None, boot: bytes) 
     if noted is None or noted.head > size:  # the latter: truncated, and then the crash came
         if _is_hole(fd, first, size):
             return Survey(first, 0, first, damage=_POSITION_LOST)
-        return walk(fd, form, first, size, zeros_from=first, least_zeros=_PAGE)
+        power_was_cut = blank if noted is None else noted.boot != boot
+        least = 0 if power_was_cut else _PAGE
+        return walk(fd, form, first, size, zeros_from=first, least_zeros=least)
     same_boot = noted.boot == boot != bytes(16)
     sure = noted.tail if same_boot else max(noted.committed, noted.head)
     if noted.tail <= size and _is_possible(noted, form) and _reaches_tail(fd, form, noted, sure):

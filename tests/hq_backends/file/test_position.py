@@ -298,6 +298,15 @@ def test_a_position_amid_a_record_is_of_another_time(
     assert read_all(spool.open()) == [bytes(80), b"new"]
 
 
+def test_zeros_are_no_messages_if_the_position_never_reached_the_disk(spool: Spool) -> None:
+    """A power cut left the sidecar, of zeros, and fewer zeros behind the data than a page."""
+    spool.path.write_bytes(b"\0\0\0\3one" + bytes(400))
+    spool.sidecar.write_bytes(bytes(8192))
+    backend = spool.open()
+    assert read_all(backend) == [b"one"]
+    assert backend.recovered.torn_bytes == 400
+
+
 def test_zeros_in_a_file_without_position_are_messages_unless_they_are_many(spool: Spool) -> None:
     spool.path.write_bytes(b"\0\0\0\3one" + bytes(400))
     backend = spool.open()
