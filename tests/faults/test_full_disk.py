@@ -57,7 +57,7 @@ DURABLE = [name for name, options in SUBJECTS.items() if options.get("durable")]
 
 
 class Disk:
-    """Somewhere with 6 MiB of room, or with a seventh."""
+    """Somewhere with 3 MiB of room, or with a fourth."""
 
     def __init__(self, directory: Path, undo: ExitStack) -> None:
         self.directory = directory
@@ -77,12 +77,12 @@ class Disk:
 
 
 class SmallDisk(Disk):
-    """A file system of 7 MiB, one of them taken."""
+    """A file system of 4 MiB, one of them taken."""
 
     def __init__(self, directory: Path, undo: ExitStack) -> None:
         super().__init__(directory / "spool", undo)
         self._ballast = directory / "ballast"
-        undo.enter_context(small_disk(directory, 7 * MIB))
+        undo.enter_context(small_disk(directory, 4 * MIB))
         self.narrow()
 
     def widen(self) -> None:
@@ -100,11 +100,11 @@ class SmallDisk(Disk):
 
 
 class SmallFiles(Disk):
-    """No file may be larger than 6 MiB."""
+    """No file may be larger than 3 MiB."""
 
     def __init__(self, directory: Path, undo: ExitStack) -> None:
         super().__init__(directory / "spool", undo)
-        undo.enter_context(file_size_limit(6 * MIB))
+        undo.enter_context(file_size_limit(3 * MIB))
 
     @staticmethod
     def _limit(size: int) -> None:
@@ -113,10 +113,10 @@ class SmallFiles(Disk):
         )
 
     def widen(self) -> None:
-        self._limit(7 * MIB)
+        self._limit(4 * MIB)
 
     def narrow(self) -> None:
-        self._limit(6 * MIB)
+        self._limit(3 * MIB)
 
     def fill(self) -> None:
         self._limit(0)
@@ -252,8 +252,8 @@ def test_what_is_dropped_is_counted_and_the_rest_comes_in_order(
     numbers: list[int | None] = []
     with opened(disk, subject, when_full=when_full) as queue:
         traffic = Traffic(queue)
-        while traffic.sent < amount(2_500, 30_000):
-            for _ in range(chance.randrange(1500)):
+        while traffic.sent < amount(1_500, 30_000):
+            for _ in range(chance.randrange(1000)):
                 traffic.send()
                 balanced(queue)
             count = min(queue.depth, chance.randrange(500))
