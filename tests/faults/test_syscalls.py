@@ -38,7 +38,7 @@ def run(name: str, setup: str, server: ForkServer, scenarios: Iterable[Scenario]
 @pytest.mark.parametrize("setup", SETUPS)
 def test_any_call_may_go_wrong(setup: str, seed: int, server: ForkServer) -> None:
     scenarios = sweep(server, setup, seed)
-    chosen = spread(scenarios, amount(22, len(scenarios)))
+    chosen = spread(scenarios, amount(16, len(scenarios)))
     run(f"system calls, seed {seed}", setup, server, chosen)
 
 
@@ -46,10 +46,10 @@ def test_any_call_may_go_wrong(setup: str, seed: int, server: ForkServer) -> Non
 @pytest.mark.parametrize("setup", SETUPS)
 def test_any_call_may_go_wrong_while_recovering_from_a_kill(setup: str, server: ForkServer) -> None:
     scenarios = recovery_sweep(server, setup, kills=amount(2, 8))
-    run("system calls in recovery", setup, server, spread(scenarios, amount(12, 400)))
+    run("system calls in recovery", setup, server, spread(scenarios, amount(8, 400)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setup", SETUPS)
 def test_the_process_may_be_killed_at_any_time(setup: str, server: ForkServer) -> None:
-    run("random kills", setup, server, random_kills(setup, amount(8, 250)))
+    run("random kills", setup, server, random_kills(setup, amount(6, 250)))
