@@ -221,20 +221,36 @@ def test_ctrl_c_in_the_middle_of_a_dequeue_loses_nothing(
 
 @contextmanager
 def ctrl_c_when(waiting: Callable[[], object]) -> Iterator[None]:
-    """Interrupts the main thread once `waiting` is true."""
+    """Interrupts the main thread, once, when `waiting` is true.
+
+    A signal that comes just before the thread goes to sleep does not wake it, in any Python
+    program: so it is sent until it has been noticed.
+    """
     main = threading.main_thread().ident
     assert main is not None
+    noticed = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        if not noticed.is_set():
+            noticed.set()
+            raise KeyboardInterrupt
 
     def press() -> None:
         while not waiting():
             pass
-        signal.pthread_kill(main, signal.SIGINT)
+        while not noticed.is_set():
+            signal.pthread_kill(main, signal.SIGINT)
+            noticed.wait(0.05)
 
+    before = signal.signal(signal.SIGINT, interrupt)
     thread = threading.Thread(target=press, daemon=True)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        yield
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_ends_a_wait_for_items_and_takes_no_wake_up_with_it(
