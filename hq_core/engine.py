@@ -334,8 +334,12 @@ class Engine:
                     self._finish()
             if self._make_room():
                 continue
-            if self._when_full == "drop_oldest" and (self._drop_oldest() or self._make_room()):
-                continue  # the second, since a consumer may have taken what was to be dropped
+            if (
+                self._when_full == "drop_oldest"
+                and not self._overflow.trim_fails  # or all would be dropped, and no room made
+                and (self._drop_oldest() or self._make_room())  # the second: a consumer took it
+            ):
+                continue
             with self._mutex:
                 if not self._finished():  # else it has become so after the trim: trim again
                     return self._no_room(items, waiter, full)
@@ -465,7 +469,10 @@ class Engine:
         if items and self._stored:
             moved = self._transfer(min(items, _BATCH), min(size, MAX_MESSAGE_BYTES))
             if empty and not moved:
-                raise BackendError(f"the backend holds {self._stored} records but gives none")
+                raise BackendError(
+                    f"the backend holds {self._stored} records and gives none that fits into the "
+                    f"{size} bytes of memory: if one is longer, open the queue with more memory"
+                )
         return self._trim() or moved > 0
 
     def _transfer(self, max_records: int, max_bytes: int) -> int:

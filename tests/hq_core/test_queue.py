@@ -368,8 +368,38 @@ class TestFailure:
 
         queue = make_queue(1, backend=Hiding)
         queue.enqueue_many([b"1", b"2"])
-        with pytest.raises(BackendError, match="holds 2 records but gives none"):
+        with pytest.raises(BackendError, match="holds 2 records and gives none"):
             queue.dequeue()
+
+    def test_memory_too_small_for_what_an_earlier_owner_left_is_told_so(
+        self, make_queue: MakeQueue
+    ) -> None:
+        with make_queue(None, memory=BytesTier(1000), durable=True) as queue:
+            queue.enqueue(bytes(500))
+        too_small = r"the 100 bytes of memory.*with more memory"
+        with (
+            make_queue(None, memory=BytesTier(100), durable=True) as queue,
+            pytest.raises(BackendError, match=too_small),
+        ):
+            queue.try_dequeue()
+        with make_queue(None, memory=BytesTier(1000), durable=True) as queue:
+            assert queue.try_dequeue() == bytes(500)
+
+    def test_drop_oldest_drops_nothing_where_dropping_makes_no_room(
+        self, make_queue: MakeQueue
+    ) -> None:
+        class Stuck(MemoryBackend):
+            def trim(self, count: int) -> None:
+                raise OSError(5, "on purpose")
+
+        queue = make_queue(
+            1, backend=Stuck, durable=True, max_overflow_bytes=50, when_full="drop_oldest"
+        )
+        queue.enqueue_many([b"1" * 10, b"2" * 10, b"3" * 10])
+        with pytest.raises(QueueFull):
+            queue.enqueue(b"4" * 10)
+        assert queue.stats().dropped == 1
+        assert drain(queue) == [b"2" * 10, b"3" * 10]
 
     def test_a_damaged_record_is_reported_once_and_the_queue_goes_on(
         self, make_queue: MakeQueue, tmp_path: Path
