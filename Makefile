@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types pytest faults wheel-test example-test format clean
+.PHONY: demo bench test lint types pytest faults wheel-test example-test format clean
 
 demo: .venv/package
 	$(BIN)/hq demo
@@ -61,6 +61,11 @@ build/wheel: .venv/dev pyproject.toml README.md $(shell find hq_* -type f -not -
 	@$(BIN)/python -m build --outdir build/dist >build/log 2>&1 || { cat build/log; exit 1; }
 	@touch $@
 
+# Takes about an hour on an idle machine. BENCH="--quick" shows in minutes that it works;
+# `.venv/bin/python -m benchmarks --help` says what else there is.
+bench: .venv/bench
+	$(BIN)/python -m benchmarks $(BENCH)
+
 format: .venv/dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -81,4 +86,8 @@ clean:
 
 .venv/dev: .venv/package
 	$(BIN)/pip install --quiet --group dev
+	@touch $@
+
+.venv/bench: .venv/package
+	@$(BIN)/pip install --quiet --group bench
 	@touch $@

@@ -1,0 +1,1 @@
+"""What hybrid-queue costs beside what else one would take: ``make bench``."""
