@@ -1,11 +1,14 @@
 """The table of workloads."""
 
-from benchmarks import throughput
+from benchmarks import latency, pipes, scale, throughput
 from benchmarks.cells import Workload
 from benchmarks.messages import PACKETS, SIZES
 from benchmarks.peers import PEERS
 
 __all__ = ["WORKLOADS"]
+
+
+_OURS = ("hybrid-queue",)
 
 
 def _peers(workload: str) -> tuple[str, ...]:
@@ -21,6 +24,22 @@ WORKLOADS = {
         Workload("append", _peers("append"), SIZES, throughput.append),
         Workload("append batch", _peers("append batch"), SIZES, throughput.append_batch),
         Workload("drain", _peers("drain"), SIZES, throughput.drain),
+        *(
+            Workload(
+                name,
+                tuple(peer for workload, peer in pipes.COMMANDS if workload == name),
+                ("65536",),
+                pipes.pipe,
+            )
+            for name in ("pipe memory", "pipe disk")
+        ),
+        Workload("latency stall", _peers("latency stall"), ("1316",), latency.stalling),
+        Workload("latency burn", _peers("latency burn"), ("1316",), latency.burning),
+        Workload("queues", _OURS, ("1", "100", "1000", "10000"), scale.many_queues),
+        Workload("threads", _OURS, ("1", "2", "4", "8", "16", "32", "64"), scale.threads),
+        Workload("backlog", _OURS, (str(scale.BACKLOGS[-1]),), scale.backlog, longest=600),
+        Workload("reopening", _OURS, (str(scale.BACKLOGS[-1]),), scale.reopening, longest=600),
+        Workload("import", _OURS, ("1",), scale.importing),
         Workload("sustained", _peers("sustained"), ("1316", PACKETS), throughput.sustained),
     )
 }
