@@ -7,15 +7,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import machine, runner
+from benchmarks.results import Results
 from benchmarks.workloads import WORKLOADS
 
 _RESULTS = Path(__file__).parent / "results"
+_DOCS = Path(__file__).parent.parent / "docs"
 _TEMPORARY = "/var/tmp"
 
 
 def main() -> None:
     """Run what the command line says."""
     args = _arguments()
+    if args.publish:
+        _publish(args.publish)
+        return
     cells = [
         cell
         for workload in WORKLOADS.values()
@@ -46,6 +51,17 @@ def main() -> None:
     path = _RESULTS / f"{args.name}.json"
     path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print(path)
+    if not args.only and not args.quick:
+        _publish(path)
+
+
+def _publish(path: Path) -> None:
+    """Draw the charts and fill in the tables of the documentation."""
+    from benchmarks import charts, reach  # not needed to measure a part
+
+    results = Results.read(path)
+    charts.draw(results, _DOCS / "images")
+    reach.update(results, _DOCS / "performance.md")
 
 
 def _arguments() -> argparse.Namespace:
@@ -57,6 +73,7 @@ def _arguments() -> argparse.Namespace:
     add("--only", action="append", default=[], metavar="TEXT", help="cells that contain TEXT")
     add("--quick", action="store_true", help="one short run of each cell: to see that it works")
     add("--seed", type=int, default=1, metavar="N", help="of the order of the cells (1)")
+    add("--publish", type=Path, metavar="FILE", help="charts and tables of this file; no measuring")
     add("--list", action="store_true", help="name the cells, measure nothing")
     add("--dir", type=Path, default=Path(_TEMPORARY), help=f"where the files go ({_TEMPORARY})")
     return parser.parse_args()

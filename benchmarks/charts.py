@@ -1,13 +1,18 @@
-"""The charts in docs/images, from the JSON of a run: ``python -m benchmarks.charts [FILE]``."""
+"""The charts in docs/images, from the JSON of a run."""
 
+import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from benchmarks.cells import Cell
+from benchmarks.messages import SIZES
 from benchmarks.results import Results
+from benchmarks.scale import BACKLOGS
 
 __all__ = ["draw"]
 
@@ -15,6 +20,7 @@ _OURS = "#0b6fb8"
 _THEIRS = "#b4bcc4"
 _LIMIT = "#c0392b"
 _TEXT = "#24292f"
+_FAINT = "#57606a"
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -29,6 +35,7 @@ _STYLE = {
     "svg.hashsalt": "hybrid-queue",  # the same figures make the same file
     "hatch.linewidth": 1.2,
 }
+_SIZE = "1316"
 _RAW = ("raw file", "raw file + lock")
 
 _THROUGHPUT = {
@@ -51,30 +58,46 @@ _THROUGHPUT = {
 }
 
 
+_Chart = Callable[[Results], Any]
+
+
 def draw(results: Results, directory: Path) -> None:
-    """Write every chart that `results` has figures for."""
+    """Write every chart."""
     directory.mkdir(exist_ok=True)
+    charts: dict[str, _Chart] = {
+        **{name: partial(_throughput, chart=chart) for name, chart in _THROUGHPUT.items()},
+        "sizes.svg": _sizes,
+        "pipe.svg": _pipe,
+        "backlog.svg": _backlog,
+        "threads.svg": _threads,
+        "latency.svg": _latency,
+    }
     with plt.rc_context(_STYLE):
-        for name, (title, workloads) in _THROUGHPUT.items():
-            _save(_throughput(results, title, workloads), results, directory / name)
+        for name, chart in charts.items():
+            figure = chart(results)
+            figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))
+            figure.text(0.01, 0.008, results.source(), fontsize=8, color=_FAINT)
+            figure.savefig(directory / name, metadata={"Date": None})
+            plt.close(figure)
 
 
-def _save(figure: Any, results: Results, path: Path) -> None:
-    figure.text(0.01, 0.005, results.source(), fontsize=8, color="#57606a")
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+def _panels(title: str, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
+    """A figure with a title at the left, and its panels."""
+    figure, panels = plt.subplots(rows, columns, layout="constrained", squeeze=False, **options)
+    figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
+    return figure, [panel for row in panels for panel in row]
 
 
-def _throughput(results: Results, title: str, workloads: tuple[tuple[str, str], ...]) -> Any:
-    """A panel for each workload: a bar for each queue, the raw file as a line."""
-    rows = [len(_bars(results, workload)) for workload, _ in workloads]
-    height = 1.2 + sum(0.32 * count + 0.75 for count in rows)
-    figure, panels = plt.subplots(
-        len(rows), 1, figsize=(9, height), height_ratios=rows, sharex=True, layout="constrained"
-    )
-    figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))
-    figure.suptitle(
-        f"{title}: messages per second (log scale)", fontweight="bold", x=0.01, ha="left"
+def _throughput(results: Results, chart: tuple[str, tuple[tuple[str, str], ...]]) -> Any:
+    """A panel for each workload: a bar for each queue, the bare file as a line."""
+    title, workloads = chart
+    rows = [len(_bars(results, workload)) + 1 for workload, _ in workloads]
+    figure, panels = _panels(
+        f"{title}: messages per second (log scale)",
+        len(rows),
+        figsize=(9, 1.2 + sum(0.32 * count + 0.5 for count in rows)),
+        height_ratios=rows,
+        sharex=True,
     )
     for panel, (workload, subtitle) in zip(panels, workloads, strict=True):
         _bar_panel(panel, results, workload, subtitle)
@@ -84,8 +107,8 @@ def _throughput(results: Results, title: str, workloads: tuple[tuple[str, str], 
 def _bars(results: Results, workload: str) -> list[tuple[str, float]]:
     """Queues and their rates, the fastest first."""
     bars = [
-        (peer, results.get(workload, peer, "1316", "items_per_second") or 0)
-        for peer in results.peers(workload, "1316")
+        (peer, results.get(workload, peer, _SIZE, "items_per_second") or 0)
+        for peer in results.peers(workload, _SIZE)
         if peer not in _RAW
     ]
     return sorted(bars, key=lambda bar: -bar[1])
@@ -94,7 +117,7 @@ def _bars(results: Results, workload: str) -> list[tuple[str, float]]:
 def _bar_panel(panel: Any, results: Results, workload: str, subtitle: str) -> None:
     bars = _bars(results, workload)
     for row, (peer, rate) in enumerate(bars):
-        fault = results.faults.get(Cell(workload, peer, "1316"))
+        fault = results.faults.get(Cell(workload, peer, _SIZE))
         ours = peer.startswith("hybrid-queue")
         panel.barh(
             row,
@@ -107,8 +130,7 @@ def _bar_panel(panel: Any, results: Results, workload: str, subtitle: str) -> No
         label = f" {_short(rate)}" + (f"   {fault}" if fault else "")
         panel.text(rate or 1, row, label, va="center", fontsize=9, color=_LIMIT if fault else _TEXT)
     panel.set_yticks(range(len(bars)), [peer for peer, _ in bars])
-    for tick, (peer, _) in zip(panel.get_yticklabels(), bars, strict=True):
-        tick.set_fontweight("bold" if peer.startswith("hybrid-queue") else "normal")
+    _embolden(panel, "hybrid-queue")
     panel.invert_yaxis()
     panel.set_xscale("log")
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
@@ -116,17 +138,178 @@ def _bar_panel(panel: Any, results: Results, workload: str, subtitle: str) -> No
     panel.tick_params(axis="y", length=0)
     panel.set_title(subtitle, loc="left", fontsize=11)
     for raw in _RAW:
-        if limit := results.get(workload, raw, "1316", "items_per_second"):
-            panel.axvline(limit, color=_LIMIT, linewidth=1.5)
+        if limit := results.get(workload, raw, _SIZE, "items_per_second"):
+            panel.axvline(limit, color=_LIMIT, linewidth=1.5, linestyle="--", zorder=0)
             panel.text(
                 limit,
-                -0.75,
-                f"bare file: {_short(limit)}",
+                1.0,
+                f"limit, a bare file: {_short(limit)}",
+                transform=panel.get_xaxis_transform(),
                 color=_LIMIT,
                 fontsize=9,
-                ha="center",
+                ha="right",
                 va="bottom",
             )
+
+
+def _sizes(results: Results) -> Any:
+    """How near the bare file it comes."""
+    figure, (panel,) = _panels("hybrid-queue as a share of a bare file's rate", figsize=(9, 4.2))
+    places = range(len(SIZES))
+    for workload, label, colour in (
+        ("append", "in, one call per message", _OURS),
+        ("append batch", "in, batches of 64", "#6f42c1"),
+        ("drain", "out, one call per message", "#2da44e"),
+    ):
+        shares = [
+            (results.get(workload, "hybrid-queue", size, "items_per_second") or math.nan)
+            / (results.get(workload, "raw file", size, "items_per_second") or math.nan)
+            for size in SIZES
+        ]
+        panel.plot(places, shares, "o-", color=colour, linewidth=2)
+        panel.annotate(
+            label,
+            (places[-1], shares[-1]),
+            xytext=(10, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+        )
+    panel.axhline(1, color=_LIMIT, linewidth=1.5, linestyle="--", zorder=0)
+    panel.text(0, 1.01, "a bare file", color=_LIMIT, fontsize=9, va="bottom", ha="left")
+    panel.set_xlim(-0.2, len(SIZES) + 0.4)
+    panel.set_ylim(bottom=0)
+    panel.yaxis.set_major_formatter(PercentFormatter(1))
+    panel.set_xticks(places, ["128 B", "1,316 B", "64 KiB", "1 MiB", "video packets"])
+    return figure
+
+
+def _pipe(results: Results) -> Any:
+    """Two bars for each way."""
+    figure, (panel,) = _panels(
+        "Between two programs, blocks of 64 KiB: MB per second", figsize=(9, 2.8)
+    )
+    rows = [
+        (f"{peer}, through {where}", results.get(f"pipe {where}", peer, "65536", "mb_per_second"))
+        for where in ("memory", "disk")
+        for peer in ("hq pipe", "mbuffer")
+    ]
+    for place, (name, rate) in enumerate(rows):
+        colour = _OURS if name.startswith("hq") else _THEIRS
+        panel.barh(place, rate or 0, color=colour, height=0.72)
+        panel.text(rate or 0, place, f" {rate or 0:,.0f}", va="center", fontsize=9)
+    panel.set_yticks(range(len(rows)), [name for name, _ in rows])
+    _embolden(panel, "hq pipe")
+    panel.tick_params(axis="y", length=0)
+    panel.invert_yaxis()
+    return figure
+
+
+def _backlog(results: Results) -> Any:
+    """Cost of a message and memory of the process, over the backlog."""
+    figure, (cost, memory) = _panels(
+        "While the backlog grows to 10 GB", columns=2, figsize=(9, 3.8)
+    )
+    total = str(BACKLOGS[-1])
+
+    def series(name: str, divisor: float = 1) -> list[float]:
+        found = [results.get("backlog", "hybrid-queue", total, f"{name}/{b}") for b in BACKLOGS]
+        return [math.nan if value is None else value / divisor for value in found]
+
+    for name, label, colour in (("drain_us", "out", "#2da44e"), ("append_us", "in", _OURS)):
+        cost.plot(BACKLOGS, series(name), "o-", color=colour, linewidth=2, label=label)
+    cost.set_title("microseconds for a message of 1,316 bytes", loc="left", fontsize=11)
+    cost.legend(frameon=False, loc="lower right")
+    memory.plot(BACKLOGS, series("footprint_bytes", 1024 * 1024), "o-", color=_OURS, linewidth=2)
+    memory.axhline(64, color=_LIMIT, linewidth=1.5, linestyle="--", zorder=0)
+    memory.text(BACKLOGS[0], 63, "limit", color=_LIMIT, fontsize=9, va="top")
+    memory.set_title("MiB of memory above an empty queue", loc="left", fontsize=11)
+    for panel in (cost, memory):
+        panel.set_xscale("log")
+        panel.minorticks_off()
+        panel.set_xticks(BACKLOGS, ["1 MB", "10 MB", "100 MB", "1 GB", "10 GB"])
+        panel.set_xlabel("backlog")
+        panel.set_ylim(bottom=0)
+    return figure
+
+
+def _threads(results: Results) -> Any:
+    """Rate over the number of threads."""
+    figure, (panel,) = _panels("Many threads on one queue: messages per second", figsize=(9, 3.4))
+    counts = [2**power for power in range(7)]
+    rates = [
+        results.get("threads", "hybrid-queue", str(count), "items_per_second") or math.nan
+        for count in counts
+    ]
+    panel.plot(counts, rates, "o-", color=_OURS, linewidth=2)
+    panel.set_xscale("log", base=2)
+    panel.minorticks_off()
+    panel.set_xticks(counts, [str(count) for count in counts])
+    panel.set_xlabel("producers, and as many consumers")
+    panel.set_ylim(bottom=0)
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    return figure
+
+
+def _latency(results: Results) -> Any:
+    """A range for each queue, from the median to the longest call."""
+    workloads = {
+        "latency stall": "the consumer stalls 100 ms a second",
+        "latency burn": "another thread burns CPU",
+    }
+    figure, panels = _panels(
+        "How long a producer waits in one call (log scale)",
+        columns=2,
+        figsize=(9, 4.4),
+        sharey=True,
+    )
+    marks = {"p50_us": ("|", "half"), "p99_us": ("o", "99 %"), "p999_us": ("s", "99.9 %")}
+    marks["max_us"] = (">", "all")
+    peers = sorted(
+        results.peers("latency stall", _SIZE),
+        key=lambda peer: results.get("latency stall", peer, _SIZE, "p999_us") or math.inf,
+    )
+    for panel, (workload, subtitle) in zip(panels, workloads.items(), strict=True):
+        for row, peer in enumerate(peers):
+            waits = [results.get(workload, peer, _SIZE, mark) or math.nan for mark in marks]
+            colour = _OURS if peer.startswith("hybrid-queue") else "#8c959f"
+            panel.plot((waits[0], waits[-1]), (row, row), color=colour, linewidth=3, alpha=0.5)
+            for wait, (mark, _) in zip(waits, marks.values(), strict=True):
+                panel.plot(wait, row, mark, color=colour, markersize=7, markeredgewidth=2)
+        panel.set_title(subtitle, loc="left", fontsize=11)
+        panel.set_xscale("log")
+        panel.minorticks_off()
+        panel.set_xlim(0.03, 3e5)
+        ticks = {0.1: "0.1 µs", 1: "1 µs", 10: "10 µs", 100: "100 µs", 1e3: "1 ms", 1e4: "10 ms"}
+        ticks[1e5] = "100 ms"
+        panel.set_xticks(list(ticks), list(ticks.values()), fontsize=8)
+        panel.grid(axis="x", color="#d0d7de", linewidth=0.6)
+        panel.set_axisbelow(True)
+    panels[0].set_yticks(range(len(peers)), peers)
+    panels[0].invert_yaxis()
+    _embolden(panels[0], "hybrid-queue")
+    handles = [
+        plt.Line2D([], [], color=_FAINT, marker=mark, linestyle="", label=f"{share} of the calls")
+        for mark, share in marks.values()
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=9,
+        title="at most so long:",
+        title_fontsize=9,
+        alignment="left",
+    )
+    return figure
+
+
+def _embolden(panel: Any, ours: str) -> None:
+    """Make what is ours stand out at the left."""
+    for label in panel.get_yticklabels():
+        if label.get_text().startswith(ours):
+            label.set_fontweight("bold")
 
 
 def _short(value: float) -> str:

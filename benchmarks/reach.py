@@ -22,8 +22,8 @@ class Figure:
     reached: float | None
     """None: not measured."""
     goal: float
-    unit: str = "×"
-    """``×`` for ratios, of which more is better; of everything else less is, but of ``k/s``."""
+    unit: str = "times"
+    """``times`` for ratios, of which more is better; of everything else less is, but of ``k/s``."""
     note: str = ""
     """What the ratio is made of."""
 
@@ -31,14 +31,14 @@ class Figure:
         """In a word."""
         if self.reached is None:
             return "not measured"
-        more_is_better = self.unit in ("×", "k/s")
+        more_is_better = self.unit in ("times", "k/s")
         met = self.reached >= self.goal if more_is_better else self.reached < self.goal
         return "met" if met else "**missed**"
 
     def measured(self) -> str:
         """In figures."""
         if self.reached is None:
-            return "–"
+            return ""
         note = f" ({self.note})" if self.note else ""
         return f"{self.reached:,.3g} {self.unit}{note}"
 
@@ -69,15 +69,17 @@ def _memory(results: Results) -> Iterator[Figure]:
     limited = "hybrid-queue, limiter on"
     ratio, note = _rate(results, "pair", limited, "queue.Queue")
     what = "memory, enqueue + dequeue, limiter on, 1 thread"
-    yield Figure(what, "2 × `queue.Queue`", ratio, 2, note=note)
+    yield Figure(what, "2 times `queue.Queue`", ratio, 2, note=note)
     batch = results.get("pair batch", limited, "1316", _MICROSECONDS)
     single = results.get("pair", "queue.SimpleQueue", "1316", _MICROSECONDS)
     ratio = single / batch if single and batch else None
     note = f"{batch * 1e3:.0f} ns, {single * 1e3:.0f} ns" if single and batch else ""
-    yield Figure("the same in batches of 64", "1 × `SimpleQueue`'s put + get", ratio, 1, note=note)
+    yield Figure(
+        "the same in batches of 64", "1 times `SimpleQueue`'s put + get", ratio, 1, note=note
+    )
     ratio, note = _rate(results, "two threads", "hybrid-queue", "queue.Queue")
     what = "two threads through memory, 1,316 B"
-    yield Figure(what, "1.5 × `queue.Queue`", ratio, 1.5, note=note)
+    yield Figure(what, "1.5 times `queue.Queue`", ratio, 1.5, note=note)
 
 
 def _file(results: Results) -> Iterator[Figure]:
@@ -87,30 +89,30 @@ def _file(results: Results) -> Iterator[Figure]:
         ("append to the file in batches of 64, 1,316 B", "append batch", "1316", 0.8),
     ):
         ratio, note = _rate(results, workload, "hybrid-queue", "raw file", size)
-        yield Figure(what, f"{goal} × a bare `pwritev`", ratio, goal, note=note)
+        yield Figure(what, f"{goal} of a bare `pwritev`", ratio, goal, note=note)
     for memory, peer, goal in (
         ("1,000", "hybrid-queue", 0.7),
         ("1", "hybrid-queue, memory 1", 0.35),
     ):
         ratio, note = _rate(results, "drain", peer, "raw file")
         what = f"drain from the file, memory {memory}, 1,316 B"
-        yield Figure(what, f"{goal} × a bare `pread`", ratio, goal, note=note)
+        yield Figure(what, f"{goal} of a bare `pread`", ratio, goal, note=note)
 
 
 def _sustained(results: Results) -> Iterator[Figure]:
     rate = results.get("sustained", "hybrid-queue", "1316", _PER_SECOND)
     what = "1 producer and 1 consumer, all through disk, memory 1,000, 1,316 B"
-    demand = "178 k/s: 2 × the 89 k/s of nsqio go-diskqueue"
+    demand = "178 k/s: 2 times the 89 k/s of nsqio go-diskqueue"
     yield Figure(what, demand, rate and rate / 1e3, 178, "k/s")
     for peer in ("persist-queue, file", "persist-queue, SQLite"):
         ratio, note = _rate(results, "sustained", "hybrid-queue", peer)
-        yield Figure("the same", f"100 × {peer}", ratio, 100, note=note)
+        yield Figure("the same", f"100 times {peer}", ratio, 100, note=note)
 
 
 def _other_stores_and_pipes(results: Results) -> Iterator[Figure]:
     ratio, note = _rate(results, "append batch", "hybrid-queue, LMDB", "py-lmdb")
     what = "append to LMDB in batches of 64, 1,316 B"
-    yield Figure(what, "0.8 × the same transactions by py-lmdb", ratio, 0.8, note=note)
+    yield Figure(what, "0.8 of the same transactions by py-lmdb", ratio, 0.8, note=note)
     for where, workload, goal in (("memory", "pipe memory", 0.7), ("disk", "pipe disk", 2.0)):
         ours = results.get(workload, "hq pipe", "65536", "mb_per_second")
         theirs = results.get(workload, "mbuffer", "65536", "mb_per_second")
@@ -118,7 +120,7 @@ def _other_stores_and_pipes(results: Results) -> Iterator[Figure]:
         note = f"{ours:,.0f} MB/s, {theirs:,.0f} MB/s" if ours and theirs else ""
         option = " -t" if where == "disk" else ""
         what = f"`hq pipe`, 64 KiB, through {where}"
-        yield Figure(what, f"{goal} × `mbuffer{option}`", ratio, goal, note=note)
+        yield Figure(what, f"{goal} times `mbuffer{option}`", ratio, goal, note=note)
 
 
 def _process(results: Results) -> Iterator[Figure]:
