@@ -39,17 +39,17 @@ def main() -> None:
         "repeats": repeats,
         "seconds": 0.1 if args.quick else args.seconds,
     }
-    found["cells"] = runner.run(
+    _RESULTS.mkdir(exist_ok=True)
+    path = _RESULTS / f"{args.name}.json"
+    for found["cells"] in runner.run(
         cells,
         repeats=repeats,
         seed=args.seed,
         seconds=found["seconds"],
         directory=args.dir,
         say=lambda text: print(text, file=sys.stderr, flush=True),
-    )
-    _RESULTS.mkdir(exist_ok=True)
-    path = _RESULTS / f"{args.name}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    ):
+        path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print(path)
     if not args.only and not args.quick:
         _publish(path)

@@ -6,7 +6,6 @@
 import dataclasses
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,13 +60,12 @@ def main() -> None:
 
     order = json.load(sys.stdin)
     cell = Cell(**order["cell"])
-    with tempfile.TemporaryDirectory(prefix="hq-benchmark-", dir=order["directory"]) as name:
-        try:
-            outcome = WORKLOADS[cell.workload].measure(cell, Path(name), order["seconds"])
-        except ModuleNotFoundError as exc:
-            outcome = Outcome(skipped=f"{exc.name} is not installed")
-        except Exception as exc:
-            outcome = Outcome(faults=f"{type(exc).__name__}: {exc}")
+    try:
+        outcome = WORKLOADS[cell.workload].measure(cell, Path(order["directory"]), order["seconds"])
+    except ModuleNotFoundError as exc:
+        outcome = Outcome(skipped=f"{exc.name} is not installed")
+    except Exception as exc:
+        outcome = Outcome(faults=f"{type(exc).__name__}: {exc}")
     print(json.dumps(dataclasses.asdict(outcome)))
 
 

@@ -6,7 +6,9 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.cells import Cell, Outcome
@@ -25,20 +27,27 @@ def run(
     seconds: float,
     directory: Path,
     say: Callable[[str], None],
-) -> list[dict[str, object]]:
-    """Measure each of `cells` `repeats` times; what was found, as it goes into the JSON file."""
+) -> Iterator[list[dict[str, object]]]:
+    """Measure each of `cells` `repeats` times.
+
+    After each round comes what was found so far, as it goes into the JSON file.
+    """
     rng = random.Random(seed)
     outcomes: dict[Cell, list[Outcome]] = {cell: [] for cell in cells}
     for round_number in range(1, repeats + 1):
         pending = [cell for cell in cells if not _is_settled(outcomes[cell])]
         rng.shuffle(pending)
         for number, cell in enumerate(pending, 1):
-            say(f"round {round_number} of {repeats}, {number} of {len(pending)}: {cell}")
+            start = time.monotonic()
             outcome = _in_fresh_process(cell, seconds, directory)
-            if outcome.faults or outcome.skipped:
-                say(f"    {outcome.faults or outcome.skipped}")
+            took = time.monotonic() - start
+            problem = outcome.faults or outcome.skipped
+            say(
+                f"round {round_number} of {repeats}, {number} of {len(pending)}, {took:.1f} s: "
+                f"{cell}{': ' if problem else ''}{problem}"
+            )
             outcomes[cell].append(outcome)
-    return [_summary(cell, found) for cell, found in outcomes.items()]
+        yield [_summary(cell, found) for cell, found in outcomes.items()]
 
 
 def _is_settled(outcomes: Sequence[Outcome]) -> bool:
@@ -47,12 +56,13 @@ def _is_settled(outcomes: Sequence[Outcome]) -> bool:
 
 
 def _in_fresh_process(cell: Cell, seconds: float, directory: Path) -> Outcome:
-    order = {
-        "cell": dataclasses.asdict(cell),
-        "seconds": seconds,
-        "directory": str(directory),
-    }
     longest = WORKLOADS[cell.workload].longest
+    with tempfile.TemporaryDirectory(prefix="hq-benchmark-", dir=directory) as place:
+        order = {"cell": dataclasses.asdict(cell), "seconds": seconds, "directory": place}
+        return _carried_out(order, longest)
+
+
+def _carried_out(order: dict[str, object], longest: float) -> Outcome:
     try:
         child = subprocess.run(
             [sys.executable, "-m", "benchmarks.cells"],
