@@ -41,7 +41,7 @@ def main() -> None:
     }
     _RESULTS.mkdir(exist_ok=True)
     path = _RESULTS / f"{args.name}.json"
-    for found["cells"] in runner.run(
+    for summaries in runner.run(
         cells,
         repeats=repeats,
         seed=args.seed,
@@ -49,6 +49,7 @@ def main() -> None:
         directory=args.dir,
         say=lambda text: print(text, file=sys.stderr, flush=True),
     ):
+        found["cells"] = summaries
         path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print(path)
     if not args.only and not args.quick:
@@ -70,7 +71,13 @@ def _arguments() -> argparse.Namespace:
     add("--name", default="latest", help="of the file in benchmarks/results (latest)")
     add("--repeats", type=int, default=5, metavar="N", help="runs of each cell (5)")
     add("--seconds", type=float, default=0.5, metavar="S", help="about how long a run takes (0.5)")
-    add("--only", action="append", default=[], metavar="TEXT", help="cells that contain TEXT")
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="cells that contain TEXT; several: all",
+    )
     add("--quick", action="store_true", help="one short run of each cell: to see that it works")
     add("--seed", type=int, default=1, metavar="N", help="of the order of the cells (1)")
     add("--publish", type=Path, metavar="FILE", help="charts and tables of this file; no measuring")
