@@ -6,13 +6,19 @@ from collections.abc import Sequence
 
 from hq_cli.video import packet_sizes, packets
 
-__all__ = ["PACKETS", "SIZES", "faults", "make", "mean_size"]
+__all__ = ["PACKETS", "SIZES", "faults", "make", "mean_size", "numbered"]
 
 PACKETS = "packets"
 """The size of the messages that are the packets of a real stream, in their order."""
 SIZES = ("128", "1316", "65536", "1048576", PACKETS)
 """A telemetry record, seven transport-stream packets, a block of `hq pipe`, a large key frame."""
 _NUMBER_BYTES = 8
+_PAYLOAD = bytes(1316 - _NUMBER_BYTES)
+
+
+def numbered(number: int) -> bytes:
+    """A message of 1,316 bytes, for those that are not kept but made again to compare."""
+    return number.to_bytes(_NUMBER_BYTES) + _PAYLOAD
 
 
 def make(size: str, count: int) -> list[bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.cells import Cell, Outcome
 from benchmarks.clock import Clock
-from benchmarks.promises import numbered
+from benchmarks.messages import numbered
 from hq_core import HybridQueue, Unlimited
 from hq_core.testing.forking import killed_after
 
