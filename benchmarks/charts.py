@@ -22,7 +22,9 @@ _LIMIT = "#c0392b"
 _TEXT = "#24292f"
 _FAINT = "#57606a"
 _STYLE = {
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # of nearly the same width
+    "svg.fonttype": "none",
     "font.size": 11,
     "axes.edgecolor": "#8c959f",
     "axes.labelcolor": _TEXT,
@@ -36,6 +38,7 @@ _STYLE = {
     "hatch.linewidth": 1.2,
 }
 _SIZE = "1316"
+_SOURCE_INCHES = 0.3
 _RAW = ("raw file", "raw file + lock")
 
 _THROUGHPUT = {
@@ -75,8 +78,9 @@ def draw(results: Results, directory: Path) -> None:
     with plt.rc_context(_STYLE):
         for name, chart in charts.items():
             figure = chart(results)
-            figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))
-            figure.text(0.01, 0.008, results.source(), fontsize=8, color=_FAINT)
+            below = _SOURCE_INCHES / figure.get_figheight()
+            figure.get_layout_engine().set(rect=(0, below, 0.99, 1 - below))
+            figure.text(0.01, below / 4, results.source(), fontsize=8, color=_FAINT)
             figure.savefig(directory / name, metadata={"Date": None})
             plt.close(figure)
 
@@ -127,8 +131,8 @@ def _bar_panel(panel: Any, results: Results, workload: str, subtitle: str) -> No
             hatch="///" if fault else None,
             height=0.72,
         )
-        label = f" {_short(rate)}" + (f"   {fault}" if fault else "")
-        panel.text(rate or 1, row, label, va="center", fontsize=9, color=_LIMIT if fault else _TEXT)
+        label = _short(rate) + (f"   {fault}" if fault else "")
+        _at_end(panel, rate or 1, row, label, _LIMIT if fault else _TEXT)
     panel.set_yticks(range(len(bars)), [peer for peer, _ in bars])
     _embolden(panel, "hybrid-queue")
     panel.invert_yaxis()
@@ -140,16 +144,25 @@ def _bar_panel(panel: Any, results: Results, workload: str, subtitle: str) -> No
     for raw in _RAW:
         if limit := results.get(workload, raw, _SIZE, "items_per_second"):
             panel.axvline(limit, color=_LIMIT, linewidth=1.5, linestyle="--", zorder=0)
-            panel.text(
-                limit,
-                1.0,
-                f"limit, a bare file: {_short(limit)}",
-                transform=panel.get_xaxis_transform(),
-                color=_LIMIT,
-                fontsize=9,
-                ha="right",
-                va="bottom",
-            )
+            slowest = len(bars) - 1  # where there is room to the left
+            _at_end(panel, limit, slowest, f"a bare file: {_short(limit)}", _LIMIT, left=True)
+
+
+def _at_end(
+    panel: Any, value: float, row: int, label: str, colour: str, *, left: bool = False
+) -> None:
+    """Write `label` beside the end of a bar."""
+    panel.annotate(
+        label,
+        (value, row),
+        xytext=(-5 if left else 5, 0),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="center",
+        fontsize=9,
+        color=colour,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+    )
 
 
 def _sizes(results: Results) -> Any:
@@ -197,7 +210,7 @@ def _pipe(results: Results) -> Any:
     for place, (name, rate) in enumerate(rows):
         colour = _OURS if name.startswith("hq") else _THEIRS
         panel.barh(place, rate or 0, color=colour, height=0.72)
-        panel.text(rate or 0, place, f" {rate or 0:,.0f}", va="center", fontsize=9)
+        _at_end(panel, rate or 0, place, f"{rate or 0:,.0f}", _TEXT)
     panel.set_yticks(range(len(rows)), [name for name, _ in rows])
     _embolden(panel, "hq pipe")
     panel.tick_params(axis="y", length=0)
@@ -279,9 +292,9 @@ def _latency(results: Results) -> Any:
         panel.set_title(subtitle, loc="left", fontsize=11)
         panel.set_xscale("log")
         panel.minorticks_off()
-        panel.set_xlim(0.03, 3e5)
+        panel.set_xlim(0.03, 1.5e6)
         ticks = {0.1: "0.1 µs", 1: "1 µs", 10: "10 µs", 100: "100 µs", 1e3: "1 ms", 1e4: "10 ms"}
-        ticks[1e5] = "100 ms"
+        ticks |= {1e5: "100 ms", 1e6: "1 s"}
         panel.set_xticks(list(ticks), list(ticks.values()), fontsize=8)
         panel.grid(axis="x", color="#d0d7de", linewidth=0.6)
         panel.set_axisbelow(True)
@@ -289,7 +302,15 @@ def _latency(results: Results) -> Any:
     panels[0].invert_yaxis()
     _embolden(panels[0], "hybrid-queue")
     handles = [
-        plt.Line2D([], [], color=_FAINT, marker=mark, linestyle="", label=f"{share} of the calls")
+        plt.Line2D(
+            [],
+            [],
+            color=_FAINT,
+            marker=mark,
+            linestyle="",
+            markeredgewidth=2,
+            label=f"{share} of the calls",
+        )
         for mark, share in marks.values()
     ]
     figure.legend(

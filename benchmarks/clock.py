@@ -15,12 +15,12 @@ class Clock:
         """`cpu`: user and system, of all threads of this process."""
 
     @contextmanager
-    def running(self, sign: int = 1) -> Iterator[None]:
-        """Count what happens inside; with `sign` -1 take it off again."""
+    def running(self) -> Iterator[None]:
+        """Count what happens inside."""
         wall, cpu = time.perf_counter(), time.process_time()
         yield
-        self.wall += sign * (time.perf_counter() - wall)
-        self.cpu += sign * (time.process_time() - cpu)
+        self.wall += time.perf_counter() - wall
+        self.cpu += time.process_time() - cpu
 
     def per_item(self, count: int, size: float) -> dict[str, float]:
         """The figures of `count` messages of `size` bytes."""
