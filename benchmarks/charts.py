@@ -179,18 +179,10 @@ def _sizes(results: Results) -> Any:
             / (results.get(workload, "raw file", size, "items_per_second") or math.nan)
             for size in SIZES
         ]
-        panel.plot(places, shares, "o-", color=colour, linewidth=2)
-        panel.annotate(
-            label,
-            (places[-1], shares[-1]),
-            xytext=(10, 0),
-            textcoords="offset points",
-            color=colour,
-            va="center",
-        )
+        panel.plot(places, shares, "o-", color=colour, linewidth=2, label=label)
+    panel.legend(frameon=False, loc="upper right")
     panel.axhline(1, color=_LIMIT, linewidth=1.5, linestyle="--", zorder=0)
     panel.text(0, 1.01, "a bare file", color=_LIMIT, fontsize=9, va="bottom", ha="left")
-    panel.set_xlim(-0.2, len(SIZES) + 0.4)
     panel.set_ylim(bottom=0)
     panel.yaxis.set_major_formatter(PercentFormatter(1))
     panel.set_xticks(places, ["128 B", "1,316 B", "64 KiB", "1 MiB", "video packets"])
@@ -271,13 +263,17 @@ def _latency(results: Results) -> Any:
         "latency burn": "another thread burns CPU",
     }
     figure, panels = _panels(
-        "How long a producer waits in one call (log scale)",
+        "How long a producer waits (log scale)",
         columns=2,
         figsize=(9, 4.4),
         sharey=True,
     )
-    marks = {"p50_us": ("|", "half"), "p99_us": ("o", "99 %"), "p999_us": ("s", "99.9 %")}
-    marks["max_us"] = (">", "all")
+    marks = {
+        "p50_us": ("|", "50 %"),
+        "p99_us": ("o", "99 %"),
+        "p999_us": ("s", "99.9 %"),
+        "max_us": (">", "all calls take at most so long"),
+    }
     peers = sorted(
         results.peers("latency stall", _SIZE),
         key=lambda peer: results.get("latency stall", peer, _SIZE, "p999_us") or math.inf,
@@ -313,16 +309,7 @@ def _latency(results: Results) -> Any:
         )
         for mark, share in marks.values()
     ]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        fontsize=9,
-        title="at most so long:",
-        title_fontsize=9,
-        alignment="left",
-    )
+    figure.legend(handles=handles, loc="upper right", ncols=4, frameon=False, fontsize=9)
     return figure
 
 

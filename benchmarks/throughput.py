@@ -41,7 +41,6 @@ def pair(cell: Cell, directory: Path, seconds: float) -> Outcome:
             for message in sent:
                 put(message)
                 keep(get())
-        received.clear()
         return received
 
     return _measured(cell, directory, seconds, work, _MOST_ITEMS)
