@@ -272,7 +272,7 @@ def _latency(results: Results) -> Any:
         "p50_us": ("|", "50 %"),
         "p99_us": ("o", "99 %"),
         "p999_us": ("s", "99.9 %"),
-        "max_us": (">", "all calls take at most so long"),
+        "max_us": (">", "100 %"),
     }
     peers = sorted(
         results.peers("latency stall", _SIZE),
@@ -298,18 +298,17 @@ def _latency(results: Results) -> Any:
     panels[0].invert_yaxis()
     _embolden(panels[0], "hybrid-queue")
     handles = [
-        plt.Line2D(
-            [],
-            [],
-            color=_FAINT,
-            marker=mark,
-            linestyle="",
-            markeredgewidth=2,
-            label=f"{share} of the calls",
-        )
+        plt.Line2D([], [], color=_FAINT, marker=mark, linestyle="", markeredgewidth=2, label=share)
         for mark, share in marks.values()
     ]
-    figure.legend(handles=handles, loc="upper right", ncols=4, frameon=False, fontsize=9)
+    panels[0].legend(
+        handles=handles,
+        title="share of the calls\nthat take no longer",
+        loc="upper right",
+        fontsize=9,
+        title_fontsize=9,
+        edgecolor="none",
+    )
     return figure
 
 

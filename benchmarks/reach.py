@@ -1,5 +1,6 @@
 """The tables in docs/performance.md: what was to be reached, and what was measured."""
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from benchmarks.results import Results
 __all__ = ["Figure", "figures", "update"]
 
 _KIB, _MIB = 1024, 1024 * 1024
-_PER_SECOND, _MICROSECONDS = "items_per_second", "wall_us"
+_PER_SECOND, _MICROSECONDS, _CPU = "items_per_second", "wall_us", "cpu_us"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,11 @@ class Figure:
         if self.reached is None:
             return ""
         note = f" ({self.note})" if self.note else ""
-        return f"{self.reached:,.3g} {self.unit}{note}"
+        return f"{_short(self.reached)} {self.unit}{note}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def figures(results: Results) -> list[Figure]:
@@ -62,7 +67,10 @@ def _rate(
     theirs = results.get(workload, over, size, _PER_SECOND)
     if not ours or not theirs:
         return None, ""
-    return ours / theirs, f"{ours / 1e3:,.0f} k/s, {theirs / 1e3:,.0f} k/s"
+    our_cpu = results.get(workload, peer, size, _CPU) or math.nan
+    their_cpu = results.get(workload, over, size, _CPU) or math.nan
+    cpu = f"; CPU time {our_cpu:.3g} µs, {their_cpu:.3g} µs"
+    return ours / theirs, f"{_short(ours / 1e3)} k/s, {_short(theirs / 1e3)} k/s{cpu}"
 
 
 def _memory(results: Results) -> Iterator[Figure]:
