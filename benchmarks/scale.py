@@ -115,12 +115,12 @@ def threads(cell: Cell, directory: Path, seconds: float) -> Outcome:
             for work in (produce, consume)
         ]
         clock = Clock()
-        with clock.running():
+        with clock.running(pairs * each):
             for worker in workers:
                 worker.start()
             for worker in workers:
                 worker.join()
-        metrics = clock.per_item(pairs * each, _MESSAGE_BYTES)
+        metrics = clock.per_message(_MESSAGE_BYTES)
         metrics["spilled"] = queue.stats().spilled / (pairs * each)
     return Outcome(metrics, _disorder(received, pairs, each))
 

@@ -28,7 +28,9 @@ _MEMORY_ITEMS = 1000
 _MEMORY_SHARE = 16
 """At most one message in so many is in memory where the disk is what is measured."""
 _LAG = 500
-"""How far the consumer of `sustained` stays behind: with fewer messages nothing is on disk."""
+"""How far the consumer of `sustained` stays behind, so that it never waits for one message."""
+_PAUSE = 0.0005
+"""Seconds for which it lets the producer go on."""
 
 
 def pair(cell: Cell, directory: Path, seconds: float) -> Outcome:
@@ -37,7 +39,7 @@ def pair(cell: Cell, directory: Path, seconds: float) -> Outcome:
     def work(queue: OpenQueue, sent: Messages, clock: Clock) -> Received:
         received: Received = []
         put, get, keep = queue.put, queue.get, received.append
-        with clock.running():
+        with clock.running(len(sent)):
             for message in sent:
                 put(message)
                 keep(get())
@@ -53,7 +55,7 @@ def pair_batch(cell: Cell, directory: Path, seconds: float) -> Outcome:
         received: Received = []
         batches = _batches(sent)
         put_many, get_many = queue.put_many or _one_by_one(queue.put), queue.get_many
-        with clock.running():
+        with clock.running(len(sent)):
             for batch in batches:
                 put_many(batch)
                 received += get_many(BATCH) if get_many else [queue.get() for _ in batch]
@@ -75,7 +77,7 @@ def two_threads(cell: Cell, directory: Path, seconds: float) -> Outcome:
 
         consumer = threading.Thread(target=consume, daemon=True)
         put = queue.put
-        with clock.running():
+        with clock.running(len(sent)):
             consumer.start()
             for message in sent:
                 put(message)
@@ -90,7 +92,7 @@ def append(cell: Cell, directory: Path, seconds: float) -> Outcome:
 
     def work(queue: OpenQueue, sent: Messages, clock: Clock) -> Received:
         put = queue.put
-        with clock.running():
+        with clock.running(len(sent)):
             for message in sent:
                 put(message)
         return [queue.get() for _ in sent]
@@ -104,7 +106,7 @@ def append_batch(cell: Cell, directory: Path, seconds: float) -> Outcome:
     def work(queue: OpenQueue, sent: Messages, clock: Clock) -> Received:
         batches, put_many = _batches(sent), queue.put_many
         assert put_many
-        with clock.running():
+        with clock.running(len(sent)):
             for batch in batches:
                 put_many(batch)
         return [queue.get() for _ in sent]
@@ -120,7 +122,7 @@ def drain(cell: Cell, directory: Path, seconds: float) -> Outcome:
         for message in sent:
             queue.put(message)
         get, keep = queue.get, received.append
-        with clock.running():
+        with clock.running(len(sent)):
             for _ in sent:
                 keep(get())
         return received
@@ -131,13 +133,15 @@ def drain(cell: Cell, directory: Path, seconds: float) -> Outcome:
 def sustained(cell: Cell, directory: Path, seconds: float) -> Outcome:
     """One producer and one consumer at full speed, and always something on disk.
 
-    The consumer stays `_LAG` messages behind, and a queue with a memory tier has it full before
-    the clock starts.
+    The consumer stays `_LAG` messages behind. With a memory tier it is twice what that holds, which
+    is there before the clock starts.
     """
 
     def work(queue: OpenQueue, sent: Messages, clock: Clock) -> Received:
         received: Received = []
         ahead = 2 * _MEMORY_ITEMS if queue.spilled else 0
+        measured = len(sent) - ahead
+        lag = max(ahead, _LAG)
         for message in sent[:ahead]:
             queue.put(message)
         done = ahead
@@ -151,13 +155,13 @@ def sustained(cell: Cell, directory: Path, seconds: float) -> Outcome:
 
         producer = threading.Thread(target=produce, daemon=True)
         get, keep = queue.get, received.append
-        with clock.running():
+        with clock.running(measured):
             producer.start()
-            while len(received) < len(sent) - ahead:
-                ready = done - len(received) - (_LAG if producer.is_alive() else 0)
+            while len(received) < measured:
+                ready = done - len(received) - (lag if producer.is_alive() else 0)
                 if ready <= 0:
-                    time.sleep(0)
-                for _ in range(min(ready, len(sent) - ahead - len(received))):
+                    time.sleep(_PAUSE)
+                for _ in range(min(ready, measured - len(received))):
                     keep(get())
             producer.join()
         received += [queue.get() for _ in range(ahead)]
@@ -198,7 +202,7 @@ def _measured(
         try:
             received = work(queue, sent, clock)
             spent = time.perf_counter() - start
-            metrics = clock.per_item(count, size)
+            metrics = clock.per_message(size)
             if queue.spilled:
                 metrics["spilled"] = queue.spilled() / count
         finally:
