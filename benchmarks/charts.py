@@ -180,7 +180,7 @@ def _sizes(results: Results) -> Any:
             for size in SIZES
         ]
         panel.plot(places, shares, "o-", color=colour, linewidth=2, label=label)
-    panel.legend(frameon=False, loc="upper right")
+    figure.legend(frameon=False, loc="outside right upper", fontsize=9)
     panel.axhline(1, color=_LIMIT, linewidth=1.5, linestyle="--", zorder=0)
     panel.text(0, 1.01, "a bare file", color=_LIMIT, fontsize=9, va="bottom", ha="left")
     panel.set_ylim(bottom=0)
@@ -221,10 +221,12 @@ def _backlog(results: Results) -> Any:
         found = [results.get("backlog", "hybrid-queue", total, f"{name}/{b}") for b in BACKLOGS]
         return [math.nan if value is None else value / divisor for value in found]
 
-    for name, label, colour in (("drain_us", "out", "#2da44e"), ("append_us", "in", _OURS)):
-        cost.plot(BACKLOGS, series(name), "o-", color=colour, linewidth=2, label=label)
-    cost.set_title("microseconds for a message of 1,316 bytes", loc="left", fontsize=11)
-    cost.legend(frameon=False, loc="lower right")
+    for way, label, colour in (("drain", "out", "#2da44e"), ("append", "in", _OURS)):
+        wall, cpu = series(f"{way}_us"), series(f"{way}_cpu_us")
+        cost.plot(BACKLOGS, wall, "o-", color=colour, linewidth=2, label=label)
+        cost.plot(BACKLOGS, cpu, ":", color=colour, linewidth=2, label=f"{label}, CPU time")
+    cost.set_title("µs for a message of 1,316 bytes", loc="left", fontsize=11)
+    cost.legend(frameon=False, loc="upper right", fontsize=9)
     memory.plot(BACKLOGS, series("footprint_bytes", 1024 * 1024), "o-", color=_OURS, linewidth=2)
     memory.axhline(64, color=_LIMIT, linewidth=1.5, linestyle="--", zorder=0)
     memory.text(BACKLOGS[0], 63, "limit", color=_LIMIT, fontsize=9, va="top")
