@@ -102,7 +102,7 @@ class Engine:
         self._pump = pump
         self._clock = clock
         self._durable = durable
-        self._when_full = when_full
+        self.when_full = when_full
 
         self._mutex: AbstractContextManager[object] = Lock()
         self._io: AbstractContextManager[object] = Lock()
@@ -335,7 +335,7 @@ class Engine:
             if self._make_room():
                 continue
             if (
-                self._when_full == "drop_oldest"
+                self.when_full == "drop_oldest"
                 and not self._overflow.trim_fails  # or all would be dropped, and no room made
                 and (self._drop_oldest() or self._make_room())  # the second: a consumer took it
             ):
@@ -379,12 +379,12 @@ class Engine:
             self._refuse()
         if self._put(items):  # memory may have drained while the backend was asked
             return True
-        if self._when_full == "drop_newest":
+        if self.when_full == "drop_newest":
             self._enqueued += len(items)
             self._drop(len(items))
             return True
         nothing_will_leave = not (self._memory.items() or self._stored or self._handed)
-        if self._when_full != "block" or waiter is None or nothing_will_leave:
+        if waiter is None or nothing_will_leave:
             raise full
         self._producers.park(waiter)
         return False

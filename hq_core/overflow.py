@@ -45,15 +45,13 @@ class Overflow:
         self._clock = clock
         self._silent_until = -math.inf
         self.max_bytes = max_bytes
+        self.size_bytes = backend.size_bytes
+        """Tells the live bytes, framing included."""
         self.trim_fails = False
 
     def records(self) -> int:
         """Records stored and not read."""
         return self._backend.depth()
-
-    def size_bytes(self) -> int:
-        """Live bytes, framing included."""
-        return self._backend.size_bytes()
 
     def cost(self, items: Sequence[bytes]) -> int:
         """Live bytes that `items` would add."""
@@ -73,13 +71,17 @@ class Overflow:
                     f"{used} of max_overflow_bytes={self.max_bytes} are in use"
                 )
         try:
-            _call(self._backend.append, items)
+            self._backend.append(items)
         except QueueFull as full:
             now = self._clock()
             if self._consequence and now >= self._silent_until:
                 _log.warning("%r: %s; %s", self._stream_id, full, self._consequence)
                 self._silent_until = now + _SILENCE
             return full
+        except HybridQueueError:
+            raise
+        except Exception as exc:
+            raise _failed(exc) from exc
         return None
 
     def read(self, max_records: int, max_bytes: int) -> list[bytes]:
@@ -119,4 +121,8 @@ def _call(method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     except HybridQueueError:
         raise
     except Exception as exc:
-        raise BackendError(f"the overflow backend failed: {type(exc).__name__}: {exc}") from exc
+        raise _failed(exc) from exc
+
+
+def _failed(exc: Exception) -> BackendError:
+    return BackendError(f"the overflow backend failed: {type(exc).__name__}: {exc}")

@@ -210,7 +210,8 @@ class HybridQueue:
 
     def _spill(self, items: list[bytes], deadline: float) -> None:
         while True:
-            waiter = ThreadWaiter() if time.monotonic() < deadline else None
+            waits = self._engine.when_full == "block" and time.monotonic() < deadline
+            waiter = ThreadWaiter() if waits else None
             if self._engine.spill(items, waiter) or waiter is None:
                 return
             _sleep(waiter, deadline, self._engine.withdraw_producer)

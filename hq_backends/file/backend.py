@@ -131,7 +131,8 @@ class FileBackend:
     def append(self, records: Sequence[bytes]) -> None:
         """Write `records` at the end: one `pwritev` for up to 256 of them, undone if it fails."""
         try:
-            self._prepare()
+            if self._untidy or self._misplaced or not self._tail or self._data.flush_failed:
+                self._prepare()
             self._untidy = True
             tail = self._write(records)
         except BaseException as exc:

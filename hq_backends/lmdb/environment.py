@@ -258,7 +258,7 @@ class Environment:
     def _grow(self, full: lmdb.MapFullError, wanted: int) -> None:
         """Make the map larger, by `wanted` bytes if possible; `QueueFull` at its limit."""
         least = self._map + _STEP
-        size = max(least, self._map + _pages(wanted), self._map + _pages(self._map // 8))
+        size = max(least, self._map + _pages(wanted), self._map + _pages(self._map // 2))
         if self._limit is not None and size > self._limit:
             if self._map >= self._limit:
                 raise QueueFull(
