@@ -219,12 +219,7 @@ class QueueSuite:
         queue = spool.queue(1)
         queue.enqueue_many(numbered(5))
 
-        def child() -> None:
-            refused(lambda: queue.enqueue(b"child"))
-            refused(queue.try_dequeue)
-            queue.close()
-
-        in_child(child)
+        in_child(lambda: refused_in_child(queue))
         queue.enqueue(b"parent")
         assert drain(queue) == [*numbered(5), b"parent"]
 
@@ -257,6 +252,19 @@ def refused(call: Callable[[], object]) -> None:
     """`call` raises `StreamBusyError`."""
     with pytest.raises(StreamBusyError):
         call()
+
+
+def refused_in_child(queue: HybridQueue) -> None:
+    """In a forked child: its parent's queue refuses every call but `close`, which does nothing."""
+    for call in (
+        lambda: queue.enqueue(b"child"),
+        queue.try_dequeue,
+        queue.dequeue,
+        queue.shutdown,
+        queue.stats,
+    ):
+        refused(call)
+    queue.close()
 
 
 def descriptors() -> int:

@@ -22,7 +22,6 @@ from hq_core import (
     OverflowBackend,
     QueueFull,
     Stream,
-    StreamBusyError,
     ThreadPump,
     Unlimited,
 )
@@ -30,6 +29,7 @@ from hq_core.engine import Engine
 from hq_core.testing import ManualPump, MemoryBackend
 from hq_core.testing.forking import in_child
 from hq_core.testing.spool import balanced, drain, numbered
+from hq_core.testing.through_queue import refused_in_child
 
 PATIENCE = 60.0
 """Seconds until a test gives up; none takes that long."""
@@ -353,19 +353,7 @@ def test_a_child_forked_while_a_thread_holds_a_lock_does_not_wait_for_it(
         thread.start()
         assert held.entered.wait(PATIENCE)
 
-        def child() -> None:
-            for call in (
-                lambda: queue.enqueue(b"child"),
-                queue.try_dequeue,
-                queue.dequeue,
-                queue.shutdown,
-                queue.stats,
-            ):
-                with pytest.raises(StreamBusyError):
-                    call()
-            queue.close()
-
-        in_child(child)
+        in_child(lambda: refused_in_child(queue))
         held.let_go.set()
         thread.join()
         assert drain(queue) == [b"first", b"held"]

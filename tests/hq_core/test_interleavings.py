@@ -29,6 +29,7 @@ from hq_core.protocols import OverflowBackend, WhenFull
 from hq_core.testing import FaultyBackend, MemoryBackend
 from hq_core.testing.forking import in_child
 from hq_core.testing.spool import balanced
+from hq_core.testing.through_queue import refused_in_child
 from hq_core.waiters import Line
 from tests.faults.campaign import amount, note, sentence
 from tests.faults.spoilable import Spoilable
@@ -932,25 +933,13 @@ def test_a_child_forked_at_any_moment_is_refused_and_the_parent_is_not_disturbed
         queue = world.queue(scheduler, 1, durable=True)
         got: list[bytes] = []
 
-        def child() -> None:
-            for call in (
-                lambda: queue.enqueue(b"child"),
-                queue.try_dequeue,
-                queue.dequeue,
-                queue.shutdown,
-                queue.stats,
-            ):
-                with pytest.raises(StreamBusyError):
-                    call()
-            queue.close()
-
         def consumer() -> None:
             consume(queue, len(items), got)()
             queue.close()
 
         scheduler.spawn("producer", produce(queue, items))
         scheduler.spawn("consumer", consumer)
-        scheduler.spawn("forker", lambda: in_child(child))
+        scheduler.spawn("forker", lambda: in_child(lambda: refused_in_child(queue)))
 
         def check() -> None:
             assert got == items

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hq_core import HybridQueue, quarantine
+from hq_core import CorruptedData, HybridQueue, quarantine
 from hq_core.quarantine import MOST, Quarantine
 
 DAMAGE = b"\xff" * 100
@@ -79,6 +79,22 @@ def test_other_files_are_not_touched(
 
 def test_a_directory_that_cannot_be_listed_is_no_error(tmp_path: Path) -> None:
     Quarantine(tmp_path / "missing", "s").cap()
+
+
+def test_damage_met_while_running_keeps_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "MOST", 2)
+    with HybridQueue("s", 1, tmp_path) as queue:
+        for number in range(5):
+            queue.enqueue_many([b"%d" % number])
+            queue.enqueue_many([b"stored"])
+            (tmp_path / "s.overflow").write_bytes(DAMAGE)
+            assert queue.dequeue() == b"%d" % number
+            with pytest.raises(CorruptedData):
+                queue.dequeue()
+        aside = [name for name in names(tmp_path) if "quarantine" in name]
+        assert len(aside) == 2
 
 
 def test_opening_keeps_the_bound(tmp_path: Path) -> None:

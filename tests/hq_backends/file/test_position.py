@@ -278,6 +278,14 @@ def test_zeros_that_were_flushed_are_messages(spool: Spool, power_cut: Callable[
     assert read_all(spool.open()) == [b"x", b"", b""]
 
 
+def test_that_they_were_flushed_is_not_forgotten_by_the_next_note(
+    spool: Spool, power_cut: Callable[[], None]
+) -> None:
+    left_by_a_killed_owner(spool, [b"x", b"", b""], 1, fsync="always")
+    power_cut()
+    assert read_all(spool.open()) == [b"", b""]
+
+
 def test_without_its_tail_the_file_gives_what_is_left(
     spool: Spool, power_cut: Callable[[], None]
 ) -> None:
