@@ -1,17 +1,22 @@
 """Nothing has become several times slower than it was.
 
-Compared are ratios, never times: CPU time of the queue over CPU time of a plain loop that does the
-least that the task takes, in the same process, in turns. Of several rounds the cheapest counts,
-since what else the machine does can only add to it. Each limit is three times what was measured
-when it was set: a loaded machine does not reach it; a wake-up, a flush or a walk through the
-backlog for each item does. `make bench` has the figures themselves.
+Compared are ratios and counts, never times. Through memory: CPU time of the queue over CPU time of
+a plain loop that does the least that the task takes, in the same process, in turns. Of several
+rounds the cheapest counts, since what else the machine does can only add to it. Through disk, where
+the system's part varies too much for that: how many functions are called for a message.
+
+Limits are three times the ratio, and a fifth more calls, than were measured when they were set: a
+loaded machine does not reach them, a wake-up, a flush or another position for each item does.
+`make bench` has the figures themselves.
 """
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -91,16 +96,6 @@ def lmdb(tmp_path: Path) -> Opening:
     return _opening("hybrid-queue, LMDB", tmp_path / "lmdb")
 
 
-@pytest.fixture
-def bare_file(tmp_path: Path) -> Opening:
-    return _opening("raw file", tmp_path / "raw")
-
-
-@pytest.fixture
-def bare_lmdb(tmp_path: Path) -> Opening:
-    return _opening("py-lmdb", tmp_path / "raw-lmdb")
-
-
 def _opening(peer: str, directory: Path) -> Opening:
     numbers: Iterator[int] = count()
 
@@ -142,6 +137,28 @@ def ratio(
     return min(cost for cost, _ in rounds) / min(cost for _, cost in rounds)
 
 
+def calls_a_message(opening: Opening, memory_items: int, phases: tuple[Phase, ...]) -> float:
+    """How many functions, Python's and C's, this thread calls for a message in the last phase."""
+    queue = opening(memory_items)
+    calls = 0
+
+    def counting(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    try:
+        for phase in phases[:-1]:
+            phase(queue)
+        sys.setprofile(counting)
+        try:
+            phases[-1](queue)
+        finally:
+            sys.setprofile(None)
+    finally:
+        queue.close()
+    return calls / len(SENT)
+
+
 def test_a_pair_through_memory_costs_a_few_times_a_locked_deque(hybrid: Opening) -> None:
     assert ratio(hybrid, IN_MEMORY, (pairs,), _bare_deque, (pairs,)) < 6
 
@@ -150,28 +167,21 @@ def test_a_batch_through_memory_costs_less_than_a_locked_deque(hybrid: Opening) 
     assert ratio(hybrid, IN_MEMORY, (pairs_of_batches,), _bare_deque, (pairs,)) < 0.75
 
 
-def test_an_append_costs_little_more_than_the_write(hybrid: Opening, bare_file: Opening) -> None:
-    assert ratio(hybrid, 1, (put_all,), bare_file, (put_all,)) < 9
+def test_an_append_takes_few_calls(hybrid: Opening) -> None:
+    assert calls_a_message(hybrid, 1, (put_all,)) < 55
 
 
-def test_appending_a_batch_costs_little_more_than_the_write(
-    hybrid: Opening, bare_file: Opening
-) -> None:
-    assert ratio(hybrid, 1, (put_batches,), bare_file, (put_batches,)) < 4.5
+def test_appending_a_batch_takes_few_calls(hybrid: Opening) -> None:
+    assert calls_a_message(hybrid, 1, (put_batches,)) < 5.7
 
 
-@pytest.mark.parametrize(("memory_items", "limit"), [(1, 21), (100, 4.2)])
-def test_draining_costs_little_more_than_the_reads(
-    hybrid: Opening, bare_file: Opening, memory_items: int, limit: float
-) -> None:
-    phases = (put_batches, get_all)
-    assert ratio(hybrid, memory_items, phases, bare_file, phases) < limit
+@pytest.mark.parametrize(("memory_items", "limit"), [(1, 112), (100, 14.5)])
+def test_draining_takes_few_calls(hybrid: Opening, memory_items: int, limit: float) -> None:
+    assert calls_a_message(hybrid, memory_items, (put_batches, get_all)) < limit
 
 
-def test_appending_a_batch_to_lmdb_costs_little_more_than_its_transaction(
-    lmdb: Opening, bare_lmdb: Opening
-) -> None:
-    assert ratio(lmdb, 1, (put_batches,), bare_lmdb, (put_batches,)) < 4.2
+def test_appending_a_batch_to_lmdb_takes_few_calls(lmdb: Opening) -> None:
+    assert calls_a_message(lmdb, 1, (put_batches,)) < 6.1
 
 
 def test_an_item_costs_no_more_the_longer_the_backlog(hybrid: Opening) -> None:
