@@ -24,11 +24,12 @@ from hq_core.protocols import (
     MemoryTier,
     OverflowBackend,
     Pump,
+    SpoolTools,
     Stream,
 )
 from hq_core.pumps import InlinePump, ThreadPump
 from hq_core.queue import HybridQueue
-from hq_core.stats import QueueStats, RecoveryReport
+from hq_core.stats import Damage, Inspection, QueueStats, RecoveryReport
 
 __all__ = [
     "API_VERSION",
@@ -39,10 +40,12 @@ __all__ = [
     "CapabilityError",
     "CorruptedData",
     "CountTier",
+    "Damage",
     "DequeueTimeout",
     "HybridQueue",
     "HybridQueueError",
     "InlinePump",
+    "Inspection",
     "Limiter",
     "MemoryTier",
     "MessageTooLargeError",
@@ -55,6 +58,7 @@ __all__ = [
     "QueueStats",
     "RateLimited",
     "RecoveryReport",
+    "SpoolTools",
     "Stream",
     "StreamBusyError",
     "ThreadPump",

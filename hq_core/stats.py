@@ -1,9 +1,10 @@
 """Results handed to callers: frozen, one consistent moment each."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["QueueStats", "RecoveryReport"]
+__all__ = ["Damage", "Inspection", "QueueStats", "RecoveryReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +60,40 @@ class RecoveryReport:
     """The file holding what was moved aside."""
     reason: str = ""
     """Why something was moved aside, in words; empty when nothing was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a stream's files say of themselves, before every record has been looked at."""
+
+    format: str
+    """What the records lie in, in a word or two: ``"plain"``, ``"checksummed"``."""
+    records: int
+    """Records that are not done."""
+    size_bytes: int
+    """Live bytes of those records, framing included."""
+    head: int = 0
+    """Where the oldest of them begins, in bytes from the start of the log."""
+    tail: int = 0
+    """Where the newest of them ends."""
+    position: str = "good"
+    """Whether what says where the head is can be relied on: ``"good"``, or what is wrong."""
+    torn_bytes: int = 0
+    """Bytes behind the tail that belong to no record, such as an append that was cut short. That is
+    normal after a crash, and no damage."""
+    damage: str = ""
+    """Why what is behind the tail cannot be read; empty if nothing is wrong with it."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Options of the backend that write a store of this format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A place where no record can be made of what is stored."""
+
+    offset: int
+    """Where it begins, in bytes from the start of the data file."""
+    size_bytes: int
+    """How many bytes it takes; 0 if that cannot be said."""
+    reason: str
+    """What is wrong there."""

@@ -14,7 +14,7 @@ from typing import Final
 from hq_backends.file.position import SIDECAR_BYTES, SLOT_SPACING, Position, encode, newest
 from hq_core.errors import BackendError
 
-__all__ = ["DataFile", "Sidecar", "read_at", "sync_directory"]
+__all__ = ["DataFile", "Sidecar", "read_at", "slots", "sync_directory"]
 
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _BUFFERS_A_CALL: Final = 512
@@ -163,7 +163,7 @@ class Sidecar(_File):
 
     def read(self) -> Position | None:
         """The last position written; None if none can be read."""
-        found = newest(read_at(self.fd, SLOT_SPACING, offset) for offset in (0, SLOT_SPACING))
+        found = newest(slots(self.fd))
         if found is None:
             return None
         self._sequence, position = found
@@ -180,6 +180,11 @@ class Sidecar(_File):
     def flush(self) -> None:
         """Make the position survive power loss."""
         os.fdatasync(self.fd)
+
+
+def slots(fd: int) -> list[bytes]:
+    """The two slots of a sidecar, whole or not."""
+    return [read_at(fd, SLOT_SPACING, offset) for offset in (0, SLOT_SPACING)]
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
