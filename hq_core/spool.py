@@ -13,13 +13,13 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hq_core import naming, ownership, registry
-from hq_core.errors import BackendError
+from hq_core.errors import BackendError, HybridQueueError
 from hq_core.protocols import OverflowBackend, SpoolTools, Stream
 from hq_core.stats import Damage, Inspection
 
@@ -97,7 +97,7 @@ def find(path: Path) -> list[Spool]:
     if stat.S_ISLNK(info.st_mode) and not path.is_dir():
         raise BackendError(f"{path} is a symbolic link: name the file itself")
     one = _spool(path, known) or _spool(path.parent, known, path.name)
-    if one:
+    if one and (one.path != path or not path.is_dir()):
         return [one]
     if path.is_dir():
         found = [_spool(entry, known) for entry in sorted(path.iterdir())]
@@ -136,15 +136,17 @@ def _spool(
 
 
 def inspect(spool: Spool) -> Inspection:
-    """What its files say of themselves; raises `HybridQueueError`, and what the storage raises."""
-    _check_kind(spool)
-    return spool.tools.inspect(spool.path)
+    """What its files say of themselves; raises `HybridQueueError` if they cannot be read."""
+    with _failing_as_backend(spool):
+        _check_kind(spool)
+        return spool.tools.inspect(spool.path)
 
 
 def salvage(spool: Spool) -> Iterator[bytes | Damage]:
     """Its whole records, oldest first, and the places between them where there is none."""
-    _check_kind(spool)
-    return spool.tools.salvage(spool.path)
+    with _failing_as_backend(spool):
+        _check_kind(spool)
+        yield from spool.tools.salvage(spool.path)
 
 
 def check(spool: Spool) -> Checked:
@@ -161,6 +163,18 @@ def check(spool: Spool) -> Checked:
             records += 1
             payload_bytes += len(found)
     return Checked(records, payload_bytes, tuple(damage), places, inspection)
+
+
+@contextmanager
+def _failing_as_backend(spool: Spool) -> Iterator[None]:
+    try:
+        yield
+    except HybridQueueError:
+        raise
+    except Exception as exc:
+        told = exc.strerror if isinstance(exc, OSError) else None
+        reason = told or f"{type(exc).__name__}: {exc}"
+        raise BackendError(f"{spool.path} cannot be read: {reason}") from exc
 
 
 def _check_kind(spool: Spool) -> None:

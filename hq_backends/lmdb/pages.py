@@ -182,9 +182,10 @@ class Pages:
     @staticmethod
     def _node_bytes(page: bytes, kind: int, start: int) -> int:
         low, high, flags, key = _NODE.unpack_from(page, start)
-        size: int = _NODE.size + key
+        data = 0
         if kind == _LEAF:
-            size += _PAGE_NUMBER.size if flags & _LONG_VALUE else low | high << 16
+            data = _PAGE_NUMBER.size if flags & _LONG_VALUE else low | high << 16
+        size: int = _NODE.size + key + data
         return size + size % 2
 
     @staticmethod
@@ -224,4 +225,4 @@ class Pages:
         own_number, _, kind, pages = _EXTENT.unpack(os.pread(self._fd, _EXTENT.size, at))
         if (own_number, kind, pages) != (number, _LONG, count):
             raise _Damaged(f"page {number}, with a long record, is another one than it should be")
-        return at + _EXTENT.size
+        return at + int(_EXTENT.size)
