@@ -221,8 +221,8 @@ class Pages:
         count = (_EXTENT.size - 1 + length) // meta.page_size + 1
         if not 2 <= number <= meta.last_page or (number + count) * meta.page_size > self.size:
             raise _Damaged(f"page {number}, with a long record, is not there")
-        at = number * meta.page_size
+        at: int = number * meta.page_size
         own_number, _, kind, pages = _EXTENT.unpack(os.pread(self._fd, _EXTENT.size, at))
         if (own_number, kind, pages) != (number, _LONG, count):
             raise _Damaged(f"page {number}, with a long record, is another one than it should be")
-        return at + int(_EXTENT.size)
+        return at + _EXTENT.size
