@@ -38,11 +38,12 @@ def _planned(spool: Spool) -> Row:
 
 def _repaired(spool: Spool) -> Row:
     before = describe(check(spool))
-    if before["state"] == "fine":
+    if before["state"] == "fine" and not os.path.lexists(spool.scratch):
         return before | {"backup": None}
     backup = repair(spool)
-    after = "repaired" if check(spool).places == 0 else "damaged"
-    return before | {"state": after, "backup": None if backup is None else os.fspath(backup)}
+    if backup is None:
+        return before | {"backup": None}
+    return before | {"state": "repaired", "backup": os.fspath(backup)}
 
 
 def _lines(row: Row) -> list[str]:

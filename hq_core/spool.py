@@ -2,9 +2,8 @@
 
 Works through `SpoolTools`, with every installed backend that has them. Repair never touches the
 old data: what is whole is written to a new store by the backend itself, in a directory of its own;
-the old files get a second name; then the new ones take the first name, each in one step. Whatever
-the moment of a crash, all data is there, under one name or the other, and a repair can be begun
-again.
+the old file gets a second name; then the new one takes the first name, in one step. Whatever the
+moment of a crash, all data is there, under one name or the other, and a repair can be begun again.
 """
 
 import os
@@ -62,6 +61,11 @@ class Spool:
     def lock(self) -> Path:
         """What its owner locks."""
         return self.directory / f"{self.name}.lock"
+
+    @property
+    def scratch(self) -> Path:
+        """Where a repair makes the new files; it stays if the repair is killed."""
+        return self.directory / f"{self.name}.repair"
 
     def owner(self) -> int | None:
         """Process id of a running owner; see `ownership.owner`."""
@@ -200,27 +204,26 @@ def own(spool: Spool) -> ownership.StreamLock:
 def repair(spool: Spool) -> Path | None:
     """Put a store with its whole records in the place of a damaged one; where the old one is now.
 
-    None: nothing was damaged, and nothing has changed. Raises `StreamBusyError` if a queue has it
-    open, and what `check` raises.
+    None: nothing was damaged. What a repair that was killed had begun is removed. Raises
+    `StreamBusyError` if a queue has it open, and what `check` raises.
     """
     if spool.aside:
         raise BackendError(f"{spool.path} is set aside, and no queue opens it: read it with cat")
     _check_owner(spool)
     lock = own(spool)
     try:
+        if os.path.lexists(spool.scratch):  # of a repair that a crash cut short
+            shutil.rmtree(spool.scratch)
         found = check(spool)
         if not found.places:
             return None
-        scratch = spool.directory / f"{spool.name}.repair"
-        if os.path.lexists(scratch):  # of a repair that a crash cut short
-            shutil.rmtree(scratch)
-        scratch.mkdir(mode=0o700)
+        spool.scratch.mkdir(mode=0o700)
         try:
-            new = _rebuild(spool, found.inspection, scratch)
+            new = _rebuild(spool, found.inspection)
             backup = _keep(spool)
             _replace(spool, new)
         finally:
-            shutil.rmtree(scratch)
+            shutil.rmtree(spool.scratch)
         return backup
     finally:
         lock.release()
@@ -235,9 +238,9 @@ def _check_owner(spool: Spool) -> None:
         )
 
 
-def _rebuild(spool: Spool, was: Inspection, scratch: Path) -> Path:
-    """Write its whole records to a new store in `scratch`, and flush it; its data file."""
-    stream = Stream(spool.stream_id, "repaired", scratch)
+def _rebuild(spool: Spool, was: Inspection) -> Path:
+    """Write its whole records to a new store, and flush it; its data file."""
+    stream = Stream(spool.stream_id, "repaired", spool.scratch)
     backend = registry.open_backend(spool.backend, stream, was.options)
     try:
         for batch in _batches(salvage(spool)):
@@ -245,7 +248,7 @@ def _rebuild(spool: Spool, was: Inspection, scratch: Path) -> Path:
         backend.sync()
     finally:
         backend.close(delete=False)
-    data = scratch / f"repaired{spool.tools.suffix}"
+    data = spool.scratch / f"repaired{spool.tools.suffix}"
     if not data.exists():  # as nothing was appended
         data.parent.mkdir(mode=0o700, exist_ok=True)
         data.touch(mode=0o600)
@@ -285,9 +288,13 @@ def _keep(spool: Spool) -> Path:
             break
         except FileExistsError:
             number += 1
+    # Copies: with a second name, what belongs to the data would be refused if a crash left it so.
     for old, kept in zip(_companions(spool, spool.path), _companions(spool, place), strict=True):
-        with suppress(FileNotFoundError):
-            os.link(old, kept)
+        with suppress(FileNotFoundError), old.open("rb") as source, kept.open("xb") as target:
+            kept.chmod(0o600)
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
     _flush(place.parent)
     _flush(spool.directory)
     return place

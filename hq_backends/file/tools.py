@@ -107,7 +107,12 @@ class _Left:
                 reader.seek(end)
 
     def _is_torn(self, start: int) -> bool:
-        """Whether what is at `start` may be the beginning of a record, cut short by the end."""
+        """Whether what is at `start` may be the beginning of a record, cut short by the end.
+
+        Not if the position has counted records there, or there is damage behind it.
+        """
+        if start < self.found.end or self.found.damage:
+            return False
         header = read_at(self.data.fd, self.form.header_bytes, start)
         try:
             return len(header) < self.form.header_bytes or (
