@@ -164,6 +164,7 @@ class TestVerify:
 
 
 class TestCat:
+    @pytest.mark.slow  # it starts a process
     def test_it_delivers_what_was_left_and_takes_nothing(self, tmp_path: Path) -> None:
         path = leave(tmp_path)
         before = path.read_bytes()
@@ -172,11 +173,13 @@ class TestCat:
             assert (done.returncode, done.stdout, done.stderr) == (0, b"".join(RECORDS), b"")
         assert path.read_bytes() == before
 
+    @pytest.mark.slow  # it starts a process
     def test_framed_is_the_overflow_format(self, tmp_path: Path) -> None:
         path = leave(tmp_path, checksum=True)
         framed = b"".join(len(r).to_bytes(4, "big") + r for r in RECORDS)
         assert hq("cat", "--framed", path).stdout == framed
 
+    @pytest.mark.slow  # it starts a process
     def test_what_is_damaged_is_left_out_and_told(self, tmp_path: Path) -> None:
         path = leave(tmp_path, checksum=True)
         damage(path)
@@ -196,6 +199,7 @@ class TestCat:
         leave(tmp_path, "b")
         assert "2 streams are in" in run("cat", tmp_path)[2]
 
+    @pytest.mark.slow  # it starts a process
     def test_a_reader_that_goes_away_ends_it(self, tmp_path: Path) -> None:
         path = tmp_path / "s.overflow"
         path.write_bytes((b"\0\x01\0\0" + bytes(65536)) * 40)
@@ -213,6 +217,7 @@ class TestCat:
 
 
 class TestRepair:
+    @pytest.mark.slow  # it starts a process
     def test_it_plans_first_and_then_does_it(self, tmp_path: Path, run: Output) -> None:
         path = leave(tmp_path, checksum=True)
         assert run("repair", path) == (0, f"{path}: fine, nothing to do\n", "")
