@@ -141,14 +141,14 @@ def _spool(
 
 def inspect(spool: Spool) -> Inspection:
     """What its files say of themselves; raises `HybridQueueError` if they cannot be read."""
-    with _failing_as_backend(spool):
+    with _told(spool, "read"):
         _check_kind(spool)
         return spool.tools.inspect(spool.path)
 
 
 def salvage(spool: Spool) -> Iterator[bytes | Damage]:
     """Its whole records, oldest first, and the places between them where there is none."""
-    with _failing_as_backend(spool):
+    with _told(spool, "read"):
         _check_kind(spool)
         yield from spool.tools.salvage(spool.path)
 
@@ -170,7 +170,8 @@ def check(spool: Spool) -> Checked:
 
 
 @contextmanager
-def _failing_as_backend(spool: Spool) -> Iterator[None]:
+def _told(spool: Spool, done: str) -> Iterator[None]:
+    """Within it, what the storage raises becomes `BackendError`."""
     try:
         yield
     except HybridQueueError:
@@ -178,7 +179,7 @@ def _failing_as_backend(spool: Spool) -> Iterator[None]:
     except Exception as exc:
         told = exc.strerror if isinstance(exc, OSError) else None
         reason = told or f"{type(exc).__name__}: {exc}"
-        raise BackendError(f"{spool.path} cannot be read: {reason}") from exc
+        raise BackendError(f"{spool.path} cannot be {done}: {reason}") from exc
 
 
 def _check_kind(spool: Spool) -> None:
@@ -205,7 +206,8 @@ def repair(spool: Spool) -> Path | None:
     """Put a store with its whole records in the place of a damaged one; where the old one is now.
 
     None: nothing was damaged. What a repair that was killed had begun is removed. Raises
-    `StreamBusyError` if a queue has it open, and what `check` raises.
+    `StreamBusyError` if a queue has it open, `QueueFull` without room for the new files, and what
+    `check` raises.
     """
     if spool.aside:
         raise BackendError(f"{spool.path} is set aside, and no queue opens it: read it with cat")
@@ -219,9 +221,10 @@ def repair(spool: Spool) -> Path | None:
             return None
         spool.scratch.mkdir(mode=0o700)
         try:
-            new = _rebuild(spool, found.inspection)
-            backup = _keep(spool)
-            _replace(spool, new)
+            with _told(spool, "repaired"):
+                new = _rebuild(spool, found.inspection)
+                backup = _keep(spool)
+                _replace(spool, new)
         finally:
             shutil.rmtree(spool.scratch)
         return backup

@@ -31,6 +31,7 @@ from hq_core import (
     HybridQueue,
     OverflowBackend,
     QueueStats,
+    SpoolTools,
     Stream,
     errors,
     hookspecs,
@@ -268,6 +269,15 @@ def test_every_method_of_a_backend_is_documented_with_its_parameters() -> None:
 
 def test_every_attribute_of_a_backend_is_documented() -> None:
     assert set(_first_spans("attribute")) == set(OverflowBackend.__annotations__)
+
+
+def test_every_member_of_the_tools_is_documented_with_its_parameters() -> None:
+    listed = _first_spans("tool")
+    for tool in listed:
+        if "(" in tool:
+            _check(f"SpoolTools.{tool}")
+    methods = {n for n, m in vars(SpoolTools).items() if inspect.isfunction(m) and n[0] != "_"}
+    assert {t.partition("(")[0] for t in listed} == methods | set(SpoolTools.__annotations__)
 
 
 def test_every_field_of_a_stream_is_documented_with_its_default() -> None:

@@ -3,7 +3,9 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hq_core import (
     Damage,
     HybridQueue,
     InlinePump,
+    QueueFull,
     SpoolTools,
     StreamBusyError,
     Unlimited,
@@ -22,7 +25,8 @@ from hq_core import (
 from hq_core.registry import load
 from hq_core.spool import check, find, inspect, repair, salvage, set_aside
 from hq_core.testing.forking import forked
-from tests.installing import SOUND, installed
+from hq_core.testing.spool import file_size_limit
+from tests.installing import SOUND, installed, site_in
 
 BACKENDS = [("file", {}), ("file", {"checksum": True}), ("lmdb", {})]
 RECORDS = [b"%d " % number * number for number in range(60)]
@@ -116,6 +120,55 @@ class TestFind:
             assert [spool.path for spool in find(tmp_path)] == [path]
 
 
+class TestAPlugin:
+    @pytest.fixture(autouse=True)
+    def sqlite(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        with site_in(tmp_path_factory.mktemp("site")) as site:
+            site.register("hq-sqlite", "sqlite", "hq_sqlite")
+            yield
+
+    def test_takes_part(self, tmp_path: Path) -> None:
+        path = leave(tmp_path, RECORDS, "sqlite")
+        (spool,) = find(tmp_path)
+        assert (spool.backend.name, spool.path) == ("sqlite", path)
+        assert (inspect(spool).records, check(spool).records) == (60, 60)
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("DELETE FROM records WHERE seq = 30")
+        kept = [*RECORDS[:30], *RECORDS[31:]]
+        assert whole(tmp_path) == kept
+        assert repair(spool)
+        assert check(spool).places == 0
+        with open_queue(tmp_path, "sqlite") as queue:
+            assert queue.dequeue_many(100) == kept
+
+    def test_whose_file_is_garbage_gives_nothing(self, tmp_path: Path) -> None:
+        path = leave(tmp_path, RECORDS, "sqlite")
+        path.write_bytes(b"\xff" * 9000)
+        (spool,) = find(tmp_path)
+        assert (inspect(spool).records, check(spool).places) == (0, 1)
+        assert repair(spool)
+        assert (check(spool).places, check(spool).records) == (0, 0)
+
+    def test_that_is_amid_a_transaction_says_so(self, tmp_path: Path) -> None:
+        path = leave(tmp_path, RECORDS, "sqlite")
+        path.with_name("s.sqlite-journal").write_bytes(b"x")
+        with pytest.raises(BackendError, match="let a queue open it"):
+            inspect(find(path)[0])
+
+    def test_whose_storage_fails_is_a_backend_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = leave(tmp_path, RECORDS, "sqlite")
+        (spool,) = find(path)
+
+        def fail(_: object) -> None:
+            raise KeyError("x")
+
+        monkeypatch.setattr(spool.tools, "inspect", fail)
+        with pytest.raises(BackendError, match="cannot be read: KeyError: 'x'"):
+            inspect(spool)
+
+
 class TestOwner:
     def test_the_owner_is_seen_and_not_disturbed(self, tmp_path: Path) -> None:
         with open_queue(tmp_path) as queue:
@@ -206,6 +259,17 @@ class TestRepair:
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
         with pytest.raises(BackendError, match="another user's"):
             repair(find(path)[0])
+
+    @pytest.mark.parametrize("backend", ["file", "lmdb"])
+    def test_without_room_for_the_new_files_all_is_as_it_was(
+        self, tmp_path: Path, backend: str
+    ) -> None:
+        path = leave(tmp_path, RECORDS, backend)
+        damage(path)
+        damaged, before = path.read_bytes(), names(tmp_path)
+        with file_size_limit(4096), pytest.raises(QueueFull):
+            repair(find(path)[0])
+        assert (path.read_bytes(), names(tmp_path)) == (damaged, before)
 
     @pytest.mark.slow
     @pytest.mark.parametrize(("backend", "options"), BACKENDS)
