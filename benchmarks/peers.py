@@ -180,7 +180,7 @@ def _raw(directory: Path, memory_items: int) -> OpenQueue:
 
     def put_many(batch: list[bytes]) -> None:
         nonlocal tail
-        buffers = []
+        buffers: list[bytes] = []
         for message in batch:
             buffers += _LENGTH.pack(len(message)), message
         step = max(1, _RAW_CALL_BYTES * len(batch) // sum(map(len, batch))) * 2
