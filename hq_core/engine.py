@@ -103,6 +103,7 @@ class Engine:
         self._clock = clock
         self._durable = durable
         self.when_full = when_full
+        self.unlimited = limiter.burst is None
 
         self._mutex: AbstractContextManager[object] = Lock()
         self._io: AbstractContextManager[object] = Lock()
