@@ -232,6 +232,11 @@ class Engine:
         with self._mutex:
             return self._memory.items() + self._stored
 
+    def counts(self) -> tuple[int, int, int]:
+        """`depth`, `enqueued` and `dequeued` of `stats`, for who asks at each item."""
+        with self._mutex:
+            return self._memory.items() + self._stored, self._enqueued, self._dequeued
+
     def has_disk_data(self) -> bool:
         """Whether items are stored that are not in memory."""
         with self._mutex:

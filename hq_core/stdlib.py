@@ -5,6 +5,8 @@ Rules:
 - The hybrid queue stores, orders and wakes; here are only `maxsize` and the tasks. Both are derived
   from one snapshot of its accounts, so that recovered, dropped and damaged items are right too.
 - `mutex` guards what is counted here and is never held during a call that may wait or do I/O.
+- A put that may have to wait for `maxsize` says so (`_waiting`) before it looks at the depth, a get
+  asks after it has changed the depth: so no lock is needed to see that nobody waits.
 """
 
 import queue
@@ -86,9 +88,11 @@ class StdlibQueue(queue.Queue[T]):
         self._hybrid = hybrid
         self._dumps = dumps or _as_it_is
         self._loads = loads or _as_it_is
-        stats = hybrid.stats()
-        self._let_in = stats.enqueued  # puts that passed `maxsize`, finished or on their way
-        self._done = stats.dequeued
+        self._counts = hybrid._engine.counts
+        _, enqueued, dequeued = self._counts()
+        self._let_in = enqueued  # puts that passed `maxsize`, finished or on their way
+        self._waiting = 0  # puts that look whether they may enter, or wait until they may
+        self._done = dequeued
         self._ended = False
 
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
@@ -102,9 +106,9 @@ class StdlibQueue(queue.Queue[T]):
         data = self._dumps(item)
         seconds = _seconds(block, timeout)
         started = time.monotonic() if seconds else 0.0
-        with self.not_full:
-            if not self.not_full.wait_for(self._may_enter, seconds):
-                raise QueueFull(f"the queue holds {self.maxsize} items, its maxsize")
+        with self.mutex:
+            if self.maxsize > 0:
+                self._wait_to_enter(seconds)
             self._let_in += 1
         try:
             if seconds:
@@ -131,8 +135,9 @@ class StdlibQueue(queue.Queue[T]):
             with self.mutex:
                 self._wake_all()
             raise
-        with self.not_full:
-            self.not_full.notify()
+        if self._waiting:
+            with self.mutex:
+                self.not_full.notify()
         try:
             item: T = self._loads(data)
         except BaseException:
@@ -190,9 +195,9 @@ class StdlibQueue(queue.Queue[T]):
     @property
     def unfinished_tasks(self) -> int:  # type: ignore[override] # theirs is a variable, never set
         """Items in the queue, and taken ones for which `task_done` is still to come."""
-        stats = self._hybrid.stats()
-        held = 0 if self._ended else stats.depth
-        return max(0, held + stats.dequeued - self._done)
+        depth, _, dequeued = self._counts()
+        held = 0 if self._ended else depth
+        return max(0, held + dequeued - self._done)
 
     def __enter__(self) -> Self:
         return self
@@ -208,13 +213,22 @@ class StdlibQueue(queue.Queue[T]):
     def __repr__(self) -> str:
         return f"<StdlibQueue of {self._hybrid!r}>"
 
+    def _wait_to_enter(self, seconds: float | None) -> None:
+        """Wait until fewer than `maxsize` items are in the queue. Holds `mutex`."""
+        self._waiting += 1
+        try:
+            if not self.not_full.wait_for(self._may_enter, seconds):
+                raise QueueFull(f"the queue holds {self.maxsize} items, its maxsize")
+        finally:
+            self._waiting -= 1
+
     def _may_enter(self) -> bool:
-        """Whether `put` need not wait here, be it that the queue refuses. Holds `mutex`."""
+        """Whether there is room, or the queue is going to refuse. Holds `mutex`."""
         if self.maxsize <= 0 or self.is_shutdown:
             return True
-        stats = self._hybrid.stats()
-        on_their_way = self._let_in - stats.enqueued
-        return stats.depth + on_their_way < self.maxsize
+        depth, enqueued, _ = self._counts()
+        on_their_way = self._let_in - enqueued
+        return depth + on_their_way < self.maxsize
 
     def _wake_all(self) -> None:
         self.not_full.notify_all()

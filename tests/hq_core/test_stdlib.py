@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -286,6 +287,16 @@ class TestRoom:
         assert [q.get(), q.get(), q.get()] == [b"in memory", bytes(16), b"more"]
         waiting.join()
         assert q.unfinished_tasks == 3
+
+    def test_waiting_for_either_room_shares_the_timeout(
+        self, hybrid: OpenHybrid, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        q = StdlibQueue(hybrid(1, max_overflow_bytes=1), 5)
+        q.put(b"item")
+        clock = SimpleNamespace(monotonic=iter([0.0, 60.0]).__next__)
+        monkeypatch.setattr("hq_core.stdlib.time", clock)
+        with pytest.raises(queue.Full):
+            q.put(b"item", timeout=60)
 
     def test_memory_alone_is_a_queue_too(self, hybrid: OpenHybrid, tmp_path: Path) -> None:
         q = StdlibQueue(hybrid(2, max_overflow_bytes=1))

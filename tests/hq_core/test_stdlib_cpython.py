@@ -12,6 +12,7 @@ import itertools
 import pickle
 import queue
 import re
+import sys
 import threading
 import unittest
 from collections.abc import Iterator, Sequence
@@ -131,7 +132,12 @@ def _on_disk(
     monkeypatch.setattr(Queue, "directory", tmp_path, raising=False)
     monkeypatch.setattr(Queue, "options", request.param)
     monkeypatch.setattr(Queue, "opened", [])
+    # Some of their readers ask in a circle. After each write to disk a writer has to wait until
+    # they are made to give way, by default 5 ms.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.0001)
     yield
+    sys.setswitchinterval(interval)
     for opened in Queue.opened:
         opened.shutdown(immediate=True)
 
