@@ -13,7 +13,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from hq_core.checks import instance
@@ -202,12 +201,7 @@ class StdlibQueue(queue.Queue[T]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.shutdown(immediate=True)
 
     def __repr__(self) -> str:

@@ -481,19 +481,30 @@ def test_log_records_pass_from_a_handler_to_a_listener(
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="dictConfig takes a queue since 3.12")
 def test_the_logging_configuration_takes_it(hybrid: OpenHybrid) -> None:
     q = StdlibQueue(hybrid(1), dumps=as_json, loads=from_json)
+    collecting = Collecting()
+    queued = {
+        "class": "logging.handlers.QueueHandler",
+        "queue": q,
+        "listener": logging.handlers.QueueListener,
+        "handlers": ["collecting"],
+    }
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "handlers": {"queued": {"class": "logging.handlers.QueueHandler", "queue": q}},
+            "handlers": {"collecting": {"()": lambda: collecting}, "queued": queued},
             "loggers": {"configured": {"handlers": ["queued"], "propagate": False}},
         }
     )
-    logging.getLogger("configured").error("one")
-    logging.getLogger("configured").handlers.clear()
-    record = q.get()
-    assert record is not None
-    assert record.getMessage() == "one"
+    logger = logging.getLogger("configured")
+    (handler,) = logger.handlers
+    logger.error("one")
+    logger.error("two")
+    logger.removeHandler(handler)
+    listener = vars(handler)["listener"]
+    listener.start()
+    listener.stop()
+    assert collecting.messages == ["configured: one", "configured: two"]
 
 
 def test_workers_share_the_jobs_and_join_waits_for_the_last(hybrid: OpenHybrid, run: Run) -> None:
