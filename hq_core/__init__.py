@@ -13,6 +13,7 @@ from hq_core.errors import (
     QueueEmpty,
     QueueFull,
     RateLimited,
+    ShutDown,
     StreamBusyError,
 )
 from hq_core.limiters import TokenBucket, Unlimited
@@ -29,6 +30,7 @@ from hq_core.protocols import (
 from hq_core.pumps import InlinePump, ThreadPump
 from hq_core.queue import HybridQueue
 from hq_core.stats import QueueStats, RecoveryReport
+from hq_core.stdlib import StdlibQueue
 
 __all__ = [
     "API_VERSION",
@@ -55,6 +57,8 @@ __all__ = [
     "QueueStats",
     "RateLimited",
     "RecoveryReport",
+    "ShutDown",
+    "StdlibQueue",
     "Stream",
     "StreamBusyError",
     "ThreadPump",

@@ -103,6 +103,7 @@ class Engine:
         self._clock = clock
         self._durable = durable
         self.when_full = when_full
+        self.unlimited = limiter.burst is None
 
         self._mutex: AbstractContextManager[object] = Lock()
         self._io: AbstractContextManager[object] = Lock()
@@ -231,6 +232,11 @@ class Engine:
         """Items in memory and stored."""
         with self._mutex:
             return self._memory.items() + self._stored
+
+    def counts(self) -> tuple[int, int, int]:
+        """`depth`, `enqueued` and `dequeued` of `stats`, for who asks at each item."""
+        with self._mutex:
+            return self._memory.items() + self._stored, self._enqueued, self._dequeued
 
     def has_disk_data(self) -> bool:
         """Whether items are stored that are not in memory."""
