@@ -23,8 +23,8 @@ class Watched:
     """
 
     def __init__(self, *queues: Queue) -> None:
-        self._lock = threading.Lock()
-        self._queues: dict[tuple[str, str], Queue] = {}
+        self._changing = threading.Lock()
+        self._queues: dict[tuple[str, str], Queue] = {}  # replaced, never changed
         for queue in queues:
             self.add(queue)
 
@@ -35,24 +35,23 @@ class Watched:
         numbers apart.
         """
         labels = _labels(queue.stats())
-        with self._lock:
-            if self._queues.setdefault(labels, queue) is not queue:
+        with self._changing:
+            if self._queues.get(labels, queue) is not queue:
                 stream, backend = labels
                 raise ValueError(
                     f"a queue with stream {stream!r} and backend {backend!r} is watched already: "
                     "remove it first, or give this one another stream id"
                 )
+            self._queues = {**self._queues, labels: queue}
 
     def remove(self, queue: Queue) -> None:
         """Watch `queue` no more; nothing happens if it is not watched."""
-        with self._lock:
+        with self._changing:
             self._queues = {key: kept for key, kept in self._queues.items() if kept is not queue}
 
     def snapshots(self) -> Iterator[tuple[dict[str, str], QueueStats]]:
         """A snapshot of every queue, with the labels ``stream`` and ``backend`` it goes by."""
-        with self._lock:
-            queues = list(self._queues.items())
-        for (stream, backend), queue in queues:
+        for (stream, backend), queue in self._queues.items():
             try:
                 stats = queue.stats()
             except StreamBusyError:  # in a forked child: its parent tells

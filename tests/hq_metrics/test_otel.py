@@ -1,5 +1,7 @@
 """What OpenTelemetry's in-memory reader collects is what `stats()` says."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +99,11 @@ def test_queues_come_and_go(
         instruments.add(b)
         instruments.remove(a)
         assert "b" in told(collected(reader))
+
+
+def test_the_api_is_enough() -> None:
+    code = "import sys, hq_metrics.otel; assert 'opentelemetry.sdk' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_opentelemetry_spells_the_names_for_prometheus_as_the_table_does(tmp_path: Path) -> None:
