@@ -243,6 +243,17 @@ def test_an_age_is_that_of_the_oldest_item_wherever_it_is(
     assert queue.stats().oldest_age_seconds == 0.0
 
 
+def test_batches_that_stay_in_memory_have_an_age_too(
+    make_queue: MakeQueue, clock: ManualClock
+) -> None:
+    queue = make_queue(9)
+    queue.enqueue_many([b"1", b"2"])
+    clock.advance(1.0)
+    queue.enqueue_many([b"3", b"4"])
+    clock.advance(1.0)
+    assert ages(queue) == [2.0, 2.0, 1.0, 1.0]
+
+
 def test_recovered_items_count_from_the_opening(make_queue: MakeQueue, clock: ManualClock) -> None:
     with make_queue(1, durable=True) as queue:
         queue.enqueue_many([b"1", b"2"])
