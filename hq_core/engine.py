@@ -182,7 +182,8 @@ class Engine:
                 accepted = self._spill(items, waiter)
             finally:
                 self._spilling = False
-        self._wake_pump()
+        if not accepted:  # the pump may make room; else the next consumer will see to the pump
+            self._wake_pump()
         return accepted
 
     @contextmanager
@@ -362,7 +363,8 @@ class Engine:
 
     def _spill(self, items: Sequence[bytes], waiter: Waiter | None) -> bool:
         """Holds `_io`."""
-        self._check_capacity(items)
+        if self._overflow.max_bytes is not None:
+            self._check_capacity(items, self._overflow.max_bytes)
         while True:
             with self._mutex:
                 if self._state != "open":
@@ -388,10 +390,9 @@ class Engine:
                 if not self._finished():  # else it has become so after the trim: trim again
                     return self._no_room(items, waiter, full)
 
-    def _check_capacity(self, items: Sequence[bytes]) -> None:
+    def _check_capacity(self, items: Sequence[bytes], limit: int) -> None:
         """What neither tier can ever hold must not wait, or drop others, in vain."""
-        limit = self._overflow.max_bytes
-        if limit is None or self._overflow.cost(items) <= limit:
+        if self._overflow.cost(items) <= limit:
             return
         payload = sum(map(len, items))
         most_items, most_bytes = self._memory.capacity()
