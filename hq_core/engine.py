@@ -22,11 +22,13 @@ Rules:
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from threading import Lock, get_ident
 from typing import Final, Literal, NoReturn
 
+from hq_core.ages import Ages
 from hq_core.errors import (
     BackendError,
     CorruptedData,
@@ -50,6 +52,7 @@ from hq_core.protocols import (
 )
 from hq_core.quarantine import Quarantine
 from hq_core.stats import QueueStats
+from hq_core.stopwatch import Stopwatch
 from hq_core.waiters import Line
 
 __all__ = ["Engine"]
@@ -74,6 +77,7 @@ class Engine:
         self,
         stream_id: str,
         *,
+        directory: Path,
         ownership: StreamLock,
         quarantine: Quarantine,
         memory: MemoryTier,
@@ -88,6 +92,7 @@ class Engine:
         self.stream_id = stream_id
         self.recovery = backend.recovered
         self.largest = min(memory.capacity()[1], MAX_MESSAGE_BYTES)
+        self._directory = directory
         self._ownership = ownership
         self._quarantine = quarantine
         self._memory = memory
@@ -123,7 +128,14 @@ class Engine:
 
         self._recovered = self._enqueued = self._stored
         self._dequeued = self._discarded = self._dropped = 0
+        self._dropped_newest = self._damaged = 0
         self._spilled = self._rate_limited = 0
+        self._appended_bytes = self._refilled_bytes = 0  # the first with framing, see `stats`
+        self._blocked = Stopwatch()
+        self._ages = Ages()
+        self._offered = clock()  # when an item that goes to `spill` or `_put` was offered
+        if self._recovered:
+            self._mark(self._offered, self._recovered)
 
         pump.start(self._pump_step, f"hq-pump-{stream_id}")
         disown_in_child(self)
@@ -140,8 +152,11 @@ class Engine:
             if self._state != "open" or not self._limiter.admit(1, now):
                 self._reject(1)
             if not (self._direct and self._memory.offer_one(item)):
+                self._offered = now
                 return False
             self._enqueued += 1
+            if now >= self._ages.due:
+                self._mark(now, 1)
             if self._consumers:
                 self._consumers.wake(1)
         return True
@@ -154,6 +169,7 @@ class Engine:
                 return True
             if self._state != "open" or not self._limiter.admit(len(items), now):
                 self._reject(len(items))
+            self._offered = now
             return self._put(items)
 
     def spill(self, items: Sequence[bytes], waiter: Waiter | None) -> bool:
@@ -170,6 +186,17 @@ class Engine:
         if not accepted:  # the pump may make room; else the next consumer will see to the pump
             self._wake_pump()
         return accepted
+
+    @contextmanager
+    def blocked(self, waiter: Waiter) -> Iterator[None]:
+        """The context in which the owner of `waiter` waits for room: `stats` tells for how long."""
+        try:
+            with self._mutex:
+                self._blocked.start(waiter, self._clock())
+            yield
+        finally:
+            with self._mutex:
+                self._blocked.stop(waiter, self._clock())
 
     def withdraw_producer(self, waiter: Waiter) -> None:
         """The owner of `waiter` gives up waiting for room."""
@@ -231,7 +258,7 @@ class Engine:
     def depth(self) -> int:
         """Items in memory and stored."""
         with self._mutex:
-            return self._memory.items() + self._stored
+            return self._depth()
 
     def counts(self) -> tuple[int, int, int]:
         """`depth`, `enqueued` and `dequeued` of `stats`, for who asks at each item."""
@@ -251,9 +278,10 @@ class Engine:
     def stats(self) -> QueueStats:
         """A snapshot of one moment."""
         with self._mutex:
+            now = self._clock()
             return QueueStats(
                 stream_id=self.stream_id,
-                depth=self._memory.items() + self._stored,
+                depth=self._depth(),
                 memory_items=self._memory.items(),
                 disk_bytes=self._disk_bytes,
                 pressure=self._pressure(),
@@ -265,6 +293,16 @@ class Engine:
                 spilled=self._spilled,
                 rate_limited=self._rate_limited,
                 recovered=self._recovered,
+                backend=self._overflow.name,
+                directory=self._directory,
+                memory_limit_bytes=self._memory_limit_bytes(),
+                disk_limit_bytes=self._overflow.max_bytes,
+                dropped_newest=self._dropped_newest,
+                damaged=self._damaged,
+                spilled_bytes=self._appended_bytes - self._spilled * self._overflow.record_overhead,
+                refilled_bytes=self._refilled_bytes,
+                blocked_seconds=self._blocked.seconds(now),
+                oldest_age_seconds=self._ages.age(self._oldest(), self._newest(), now),
             )
 
     def shut_down(self) -> None:
@@ -314,8 +352,14 @@ class Engine:
         if not (self._direct and self._memory.offer(items)):
             return False
         self._enqueued += len(items)
+        if self._offered >= self._ages.due:
+            self._mark(self._offered, len(items))
         self._wake_after_entry(len(items))
         return True
+
+    def _mark(self, now: float, count: int) -> None:
+        """Note when the `count` newest items came."""
+        self._ages.mark(self._newest() - count + 1, now, self._oldest())
 
     def _wake_after_entry(self, count: int) -> None:
         if self._consumers:
@@ -374,9 +418,12 @@ class Engine:
         with self._mutex:
             self._direct = False
             self._stored += len(items)
+            self._appended_bytes += size - self._disk_bytes
             self._disk_bytes = size
             self._enqueued += len(items)
             self._spilled += len(items)
+            if self._offered >= self._ages.due:
+                self._mark(self._offered, len(items))
             self._wake_after_entry(len(items))
         return None
 
@@ -388,6 +435,7 @@ class Engine:
             return True
         if self.when_full == "drop_newest":
             self._enqueued += len(items)
+            self._dropped_newest += len(items)
             self._drop(len(items))
             return True
         nothing_will_leave = not (self._memory.items() or self._stored or self._handed)
@@ -491,18 +539,21 @@ class Engine:
         if not records:  # the next one waits for more room than there is
             self._pump_useful = False
             return 0
+        size = sum(map(len, records))
         with self._mutex:
             landed = self._memory.offer(records)
-            self._stored -= len(records)
+            if landed:
+                self._stored -= len(records)
+            else:
+                self._lose(len(records))
             self._direct = not self._stored and not self._durable
             self._done += len(records) if not self._durable else 0
+            self._refilled_bytes += size
             self._pump_useful = True
-            if not landed:
-                self._discarded += len(records)
         if not landed:
             raise BackendError(
                 f"asked for {max_records} records of {max_bytes} bytes in all, the backend gave "
-                f"{len(records)} of {sum(map(len, records))}: they are lost"
+                f"{len(records)} of {size}: they are lost"
             )
         return len(records)
 
@@ -514,14 +565,20 @@ class Engine:
         self._quarantine.cap()
         size = self._overflow.size_bytes()
         with self._mutex:
-            self._stored -= lost
-            self._discarded += lost
+            self._lose(lost)
             self._disk_bytes = size
             self._direct = not self._stored and not self._durable
             self._damage = damage
             if self._producers:
                 self._producers.wake(1)
         return lost
+
+    def _lose(self, count: int) -> None:
+        """The `count` oldest stored records are gone."""
+        self._ages.lose(self._newest() - self._stored + 1, count)
+        self._stored -= count
+        self._discarded += count
+        self._damaged += count
 
     def _trim(self) -> bool:
         """Give back the space of what is done; whether any was. Holds `_io` only."""
@@ -581,6 +638,21 @@ class Engine:
             return self._pumping
 
     # ---- inside, state: `_mutex` held unless said otherwise ----------------------------------
+
+    def _depth(self) -> int:
+        return self._memory.items() + self._stored
+
+    def _newest(self) -> int:
+        """The place of the newest item, among those that are in the queue or left it in turn."""
+        return self._enqueued - self._dropped_newest - self._damaged
+
+    def _oldest(self) -> int:
+        """The place of the oldest item, or of the next one if the queue is empty."""
+        return self._newest() - self._depth() + 1
+
+    def _memory_limit_bytes(self) -> int | None:
+        items, size = self._memory.capacity()
+        return size if size < items * MAX_MESSAGE_BYTES else None  # else the count is what limits
 
     def _pressure(self) -> float:
         if not self._stored:

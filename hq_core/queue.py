@@ -217,7 +217,8 @@ class HybridQueue:
             waiter = ThreadWaiter() if waits else None
             if self._engine.spill(items, waiter) or waiter is None:
                 return
-            _sleep(waiter, deadline, self._engine.withdraw_producer)
+            with self._engine.blocked(waiter):
+                _sleep(waiter, deadline, self._engine.withdraw_producer)
 
     def _wait_for(self, max_items: int, deadline: float, timeout: float | None) -> list[bytes]:
         while True:
