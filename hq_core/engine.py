@@ -91,7 +91,8 @@ class Engine:
     ) -> None:
         self.stream_id = stream_id
         self.recovery = backend.recovered
-        self.largest = min(memory.capacity()[1], MAX_MESSAGE_BYTES)
+        self._most_items, most_bytes = memory.capacity()
+        self.largest = min(most_bytes, MAX_MESSAGE_BYTES)
         self._directory = directory
         self._ownership = ownership
         self._quarantine = quarantine
@@ -218,7 +219,7 @@ class Engine:
                 self._hand(1)
             if self._producers and self._direct:
                 self._producers.wake(1)
-            wake = (self._stored or self._durable) and self._claim_pump()
+            wake = (self._stored or self._durable) and not self._pumping and self._claim_pump()
         if wake:
             self._pump.wake()
         return item
@@ -401,12 +402,12 @@ class Engine:
         if self._overflow.cost(items) <= limit:
             return
         payload = sum(map(len, items))
-        most_items, most_bytes = self._memory.capacity()
-        if self._durable or len(items) > most_items or payload > most_bytes:
+        _, most_bytes = self._memory.capacity()
+        if self._durable or len(items) > self._most_items or payload > most_bytes:
             raise MessageTooLargeError(
                 f"{len(items)} items with {payload} bytes can never be held: memory has room for "
-                f"{most_items} items, the overflow for {limit} bytes; send fewer at once, or raise "
-                "max_overflow_bytes"
+                f"{self._most_items} items, the overflow for {limit} bytes; send fewer at once, or "
+                "raise max_overflow_bytes"
             )
 
     def _append(self, items: Sequence[bytes]) -> QueueFull | None:
@@ -614,10 +615,11 @@ class Engine:
             return False
         if not self._stored:
             return bool(self._producers) and (self._finished() or self._handed > 0)
-        items, size = self._memory.room()
-        if items >= self._stored and size >= self._disk_bytes:
-            return True
-        return items >= _WORTHWHILE and self._memory.fill() <= 0.5
+        if self._stored <= self._most_items:
+            items, size = self._memory.room()
+            if items >= self._stored and size >= self._disk_bytes:
+                return True
+        return self._memory.fill() <= 0.5 and self._memory.room()[0] >= _WORTHWHILE
 
     def _pump_step(self) -> bool:
         """Holds no lock. A pump that achieves nothing rests until a consumer's refill does."""
