@@ -5,6 +5,7 @@ To add one, write a function that opens it and put it into `PEERS`.
 
 import os
 import queue
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +19,7 @@ __all__ = ["BATCH", "PEERS", "OpenQueue", "Peer"]
 BATCH = 64
 """Messages in a batch."""
 
+_LENGTH = struct.Struct(">I")
 _RAW_CALL_BYTES = 1024 * 1024
 """Most bytes in one call of the raw file: longer ones are at times several times slower."""
 _MAP_SIZE = 1 << 36
@@ -166,27 +168,30 @@ def _lmdb(directory: Path, memory_items: int) -> OpenQueue:
 
 
 def _raw(directory: Path, memory_items: int) -> OpenQueue:
-    """A bare file: no header, no bookkeeping but where it is."""
+    """A bare file of the same records, their length in front: no bookkeeping but where it is."""
     fd = os.open(directory / "raw", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     sizes: deque[int] = deque()
     head = tail = 0
 
     def put(message: bytes) -> None:
         nonlocal tail
-        tail += os.pwritev(fd, (message,), tail)
+        tail += os.pwritev(fd, (_LENGTH.pack(len(message)), message), tail)
         sizes.append(len(message))
 
     def put_many(batch: list[bytes]) -> None:
         nonlocal tail
-        step = max(1, _RAW_CALL_BYTES * len(batch) // sum(map(len, batch)))
-        for first in range(0, len(batch), step):
-            tail += os.pwritev(fd, batch[first : first + step], tail)
+        buffers: list[bytes] = []
+        for message in batch:
+            buffers += _LENGTH.pack(len(message)), message
+        step = max(1, _RAW_CALL_BYTES * len(batch) // sum(map(len, batch))) * 2
+        for first in range(0, len(buffers), step):
+            tail += os.pwritev(fd, buffers[first : first + step], tail)
         sizes.extend(map(len, batch))
 
     def get() -> bytes:
         nonlocal head
-        message = os.pread(fd, sizes.popleft(), head)
-        head += len(message)
+        message = os.pread(fd, sizes.popleft(), head + _LENGTH.size)
+        head += _LENGTH.size + len(message)
         return message
 
     return OpenQueue(put, get, lambda: os.close(fd), put_many)

@@ -13,6 +13,7 @@ from hq_core.errors import (
     QueueEmpty,
     QueueFull,
     RateLimited,
+    ShutDown,
     StreamBusyError,
 )
 from hq_core.limiters import TokenBucket, Unlimited
@@ -30,6 +31,7 @@ from hq_core.protocols import (
 from hq_core.pumps import InlinePump, ThreadPump
 from hq_core.queue import HybridQueue
 from hq_core.stats import Damage, Inspection, QueueStats, RecoveryReport
+from hq_core.stdlib import StdlibQueue
 
 __all__ = [
     "API_VERSION",
@@ -58,7 +60,9 @@ __all__ = [
     "QueueStats",
     "RateLimited",
     "RecoveryReport",
+    "ShutDown",
     "SpoolTools",
+    "StdlibQueue",
     "Stream",
     "StreamBusyError",
     "ThreadPump",

@@ -12,7 +12,8 @@ class QueueStats:
     """One consistent snapshot of a queue.
 
     The accounts always balance: ``enqueued == dequeued + discarded + depth``. The first five
-    fields are the specification's, in its order.
+    fields are the specification's, in its order. Snapshots are equal if nothing has happened
+    between them: the two times, which go on by themselves, do not matter.
     """
 
     stream_id: str
@@ -42,6 +43,28 @@ class QueueStats:
     """Items refused with `RateLimited`; they are not in any other counter."""
     recovered: int
     """Items found in the backend at opening."""
+    backend: str
+    """The name of the overflow backend."""
+    directory: Path
+    """Where the overflow is, as given."""
+    memory_limit_bytes: int | None
+    """Most payload bytes in the memory tier; None when only their number is limited."""
+    disk_limit_bytes: int | None
+    """Most `disk_bytes`, that is `max_overflow_bytes`; None when only the disk limits them."""
+    dropped_newest: int
+    """The part of `dropped` that was new and never got in; the rest were the oldest."""
+    damaged: int
+    """The part of `discarded` that was stored and could not be read. What is neither `dropped` nor
+    `damaged` was undelivered at `close`."""
+    spilled_bytes: int
+    """Payload bytes of the `spilled` items."""
+    refilled_bytes: int
+    """Payload bytes read back from the backend, those of `recovered` items included."""
+    blocked_seconds: float = field(compare=False)
+    """Seconds that producers have waited for room, all together, waits under way included."""
+    oldest_age_seconds: float = field(compare=False)
+    """Seconds since the oldest item was enqueued, or recovered; 0.0 when there is none. Never too
+    low; too high by less than 0.1 s, or than 2 % of the greatest age since that item came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from typing import Final
 import greenlet
 
 __all__ = [
+    "ControlledCondition",
     "ControlledLock",
     "ControlledPump",
     "ControlledWaiter",
@@ -151,6 +152,39 @@ class ControlledLock:
 
     def __exit__(self, *exc_info: object) -> None:
         self._held = False
+
+
+class ControlledCondition:
+    """Stands in for `threading.Condition`; `notify` wakes who has waited longest."""
+
+    def __init__(self, scheduler: Scheduler, lock: ControlledLock) -> None:
+        self._scheduler = scheduler
+        self._lock = lock
+        self._waiting: list[object] = []
+
+    def __enter__(self) -> None:
+        self._lock.__enter__()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.__exit__(*exc_info)
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        while not predicate():
+            if timeout is not None:
+                assert timeout == 0, "only waits without end or without waiting are simulated"
+                return False
+            ticket = object()
+            self._waiting.append(ticket)
+            self._lock.__exit__()
+            self._scheduler.pause(lambda ticket=ticket: ticket not in self._waiting)  # type: ignore[misc] # mypy knows no default here
+            self._lock.__enter__()
+        return True
+
+    def notify(self) -> None:
+        del self._waiting[:1]
+
+    def notify_all(self) -> None:
+        self._waiting.clear()
 
 
 class ControlledWaiter:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
 import pytest
+import yaml
 
 import hq_backends
 import hq_core
@@ -40,6 +41,7 @@ from hq_core import (
 from hq_core.naming import file_name, stream_id
 from hq_core.protocols import Leftover, OnCorruption, WhenFull
 from hq_core.testing import BackendConformance
+from hq_metrics.table import METRICS, Metric
 
 ROOT: Final = Path(__file__).parent.parent
 DOCS: Final = sorted(ROOT.glob("docs/*.md"))
@@ -48,6 +50,7 @@ INDEX: Final = ROOT / "docs" / "index.md"
 FORMAT: Final = ROOT / "docs" / "file-format.md"
 BACKEND_API: Final = ROOT / "docs" / "backend-api.md"
 CHOOSING: Final = ROOT / "docs" / "choosing-a-backend.md"
+MONITORING: Final = ROOT / "docs" / "monitoring.md"
 GUIDE: Final = ROOT / "docs" / "writing-a-backend.md"
 SPECIFICATION: Final = ROOT / "docs" / "specification.md"
 
@@ -327,6 +330,32 @@ def test_the_guide_to_choosing_says_what_the_backends_say(row: Row) -> None:
     }
     options = registry.options(backend).values()
     assert _spans(row["options"]) == [f"{p.name}={p.default!r}" for p in options]
+
+
+def test_the_table_of_metrics_is_the_one_they_are_made_from() -> None:
+    def label(metric: Metric) -> str:
+        values = ", ".join(f"`{value}`" for value in metric.values)
+        return f"`{metric.label}`: {values}" if metric.label else ""
+
+    assert _rows(MONITORING, "OpenTelemetry") == [
+        {
+            "metric": f"`{metric.prometheus_name}`",
+            "OpenTelemetry": f"`{metric.name}`",
+            "unit": f"`{metric.unit}`",
+            "kind": metric.kind,
+            "label": label(metric),
+            "": metric.help,
+        }
+        for metric in METRICS
+    ]
+    most = sum(len(metric.values) for metric in METRICS)
+    assert f"never more than {most} series" in _prose(MONITORING)
+
+
+def test_every_alert_is_explained() -> None:
+    (group,) = yaml.safe_load((ROOT / "docs/monitoring/alerts.yml").read_text("utf-8"))["groups"]
+    explained = [_spans(row["alert"])[0] for row in _rows(MONITORING, "alert")]
+    assert explained == [rule["alert"] for rule in group["rules"]]
 
 
 def _worked_example() -> type[OverflowBackend]:

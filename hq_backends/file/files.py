@@ -94,7 +94,9 @@ class DataFile(_File):
         """Write all of `buffers` from offset `at` on; how many bytes they were."""
         written = first = 0
         while first < len(buffers):
-            part, size = self._part(buffers, first)
+            part, size = buffers, sum(map(len, buffers))
+            if first or len(part) > _BUFFERS_A_CALL or size > _BYTES_A_CALL:
+                part, size = self._part(buffers, first)
             done = os.pwritev(self.fd, part, at + written)
             if done < size:  # a signal, or a disk about to be full: go on behind what is there
                 rest = memoryview(b"".join(part))
