@@ -160,9 +160,10 @@ class ControlledWaiter:
         self._scheduler = scheduler
         self._woken = False
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
         assert not self._woken, "woken twice"
         self._woken = True
+        return True
 
     def wait(self, timeout: float) -> bool:
         struck = False

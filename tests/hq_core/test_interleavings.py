@@ -25,7 +25,7 @@ from hq_core import (
     Unlimited,
 )
 from hq_core.engine import Engine
-from hq_core.protocols import OverflowBackend, WhenFull
+from hq_core.protocols import OverflowBackend, Waiter, WhenFull
 from hq_core.testing import FaultyBackend, MemoryBackend
 from hq_core.testing.forking import in_child
 from hq_core.testing.spool import balanced
@@ -982,7 +982,7 @@ class TestOfTheTests:
             test_one_producer_and_one_consumer_keep_the_order(world, 2)
 
     def test_a_lost_wake_up_is_found(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        def leave(line: Line, waiter: ControlledWaiter) -> None:
+        def leave(line: Line, waiter: Waiter) -> None:
             line.pop(waiter, None)
 
         monkeypatch.setattr(Line, "leave", leave)
