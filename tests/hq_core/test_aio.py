@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import importlib.util
 import random
 import threading
@@ -510,12 +511,11 @@ def test_close_is_carried_out_though_it_is_cancelled(run: Run[None], make_queue:
 def test_random_cancellations_lose_and_double_nothing(
     run: Run[None], make_queue: MakeQueue, when_full: str
 ) -> None:
-    """Each of 5,000 calls that wait is cancelled at a moment of its own."""
+    """Each of 10,000 calls, most of which wait, is cancelled at a moment of its own."""
     queue = make_queue(
         2, max_overflow_bytes=60 if when_full == "block" else None, when_full=when_full
     )
     rng = random.Random(6)
-    cancellations = 2_500
     accepted: list[bytes] = []
     got: list[bytes] = []
 
@@ -527,7 +527,8 @@ def test_random_cancellations_lose_and_double_nothing(
         got.append(await queue.aio.dequeue())
 
     async def cancelled_often(call: Callable[[int], Coroutine[Any, Any, None]]) -> None:
-        for number in range(cancellations):
+        slow = asyncio.get_running_loop().get_debug()
+        for number in range(250 if slow else 2_500):
             task = asyncio.create_task(call(number))
             for _ in range(rng.randrange(12)):
                 await asyncio.sleep(0)
@@ -547,7 +548,7 @@ def test_random_cancellations_lose_and_double_nothing(
 
     run(main())
     assert sorted(got) == sorted(accepted)
-    assert len(accepted) > 100
+    assert len(accepted) > 10
     for name in (b"0-", b"1-"):
         assert [i for i in got if i.startswith(name)] == [i for i in accepted if i.startswith(name)]
     balanced(queue)
@@ -626,10 +627,10 @@ def test_a_loop_closed_while_a_task_waits_harms_nobody(make_queue: MakeQueue) ->
     assert queue.dequeue(0) == b"next"
 
 
-def test_a_task_destroyed_by_the_wake_up_of_its_closed_loop_locks_nothing(
+def test_a_task_destroyed_after_its_loop_was_closed_needs_no_lock(
     make_queue: MakeQueue,
 ) -> None:
-    """Nobody but the queue holds the task: it ends inside `enqueue`, under the queue's lock."""
+    """Once woken nobody holds it, and the collector may come while the queue's lock is held."""
     queue = make_queue()
     abandoned = asyncio.new_event_loop()
     destroyed: list[object] = []
@@ -639,6 +640,8 @@ def test_a_task_destroyed_by_the_wake_up_of_its_closed_loop_locks_nothing(
     abandoned.close()
     del abandoned
     queue.enqueue(b"item")
+    with queue._engine._mutex:
+        gc.collect()
     assert destroyed == ["Task was destroyed but it is pending!"]
     assert queue.dequeue(0) == b"item"
 
