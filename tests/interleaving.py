@@ -74,7 +74,8 @@ class Scheduler:
 
     def spawn(self, name: str, target: Callable[[], None]) -> None:
         """Add a task."""
-        self._tasks.append(_Task(name, greenlet.greenlet(target)))
+        main = self._current.run.parent if self._current else None
+        self._tasks.append(_Task(name, greenlet.greenlet(target, main)))
 
     def pause(
         self,
