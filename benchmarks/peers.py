@@ -8,7 +8,7 @@ import queue
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,9 @@ class OpenQueue:
     close: Callable[[], object]
     put_many: Callable[[list[bytes]], object] | None = None
     get_many: Callable[[int], list[bytes]] | None = None
+    async_put: Callable[[bytes], Awaitable[object]] | None = None
+    async_get: Callable[[], Awaitable[bytes]] | None = None
+    """The same queue's, for coroutines."""
     spilled: Callable[[], int] | None = None
     """How many messages went through the disk so far; None: all, or none."""
 
@@ -63,6 +66,8 @@ def _hybrid(
         opened.close,
         opened.enqueue_many,
         opened.dequeue_many,
+        opened.aio.enqueue,
+        opened.aio.dequeue,
         lambda: opened.stats().spilled,
     )
 
@@ -81,14 +86,28 @@ def _janus(directory: Path, memory_items: int) -> OpenQueue:
     import janus
 
     opened = janus.Queue()
-    return OpenQueue(opened.sync_q.put, opened.sync_q.get, opened.close)
+    threads, coroutines = opened.sync_q, opened.async_q
+    return OpenQueue(
+        threads.put,
+        threads.get,
+        opened.close,
+        async_put=coroutines.put,
+        async_get=coroutines.get,
+    )
 
 
 def _culsans(directory: Path, memory_items: int) -> OpenQueue:
     import culsans
 
     opened = culsans.Queue()
-    return OpenQueue(opened.sync_q.put, opened.sync_q.get, opened.close)
+    threads, coroutines = opened.sync_q, opened.async_q
+    return OpenQueue(
+        threads.put,
+        threads.get,
+        opened.close,
+        async_put=coroutines.put,
+        async_get=coroutines.get,
+    )
 
 
 def _persist_file(directory: Path, memory_items: int) -> OpenQueue:
@@ -223,6 +242,7 @@ def _nothing() -> None:
 
 _PAIR = {"pair", "pair batch"}
 _MEMORY = frozenset({*_PAIR, "two threads", "latency stall", "latency burn"})
+_LOOP = {"thread to loop", "loop to thread"}
 _ONE_THREAD = frozenset({"append", "drain"})
 _TWO_THREADS = frozenset({"sustained", "latency stall", "latency burn"})
 _DISK = _ONE_THREAD | _TWO_THREADS
@@ -230,7 +250,7 @@ _DISK = _ONE_THREAD | _TWO_THREADS
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("hybrid-queue", _hybrid, _MEMORY | _DISK | {"append batch"}, "hybrid-queue"),
+        Peer("hybrid-queue", _hybrid, _MEMORY | _DISK | _LOOP | {"append batch"}, "hybrid-queue"),
         Peer(
             "hybrid-queue, limiter on",
             lambda directory, items: _hybrid(directory, items, limited=True),
@@ -251,8 +271,8 @@ PEERS = {
         ),
         Peer("queue.Queue", _queue, _MEMORY),
         Peer("queue.SimpleQueue", _simple_queue, _MEMORY),
-        Peer("janus", _janus, _MEMORY, "janus"),
-        Peer("culsans", _culsans, _MEMORY, "culsans"),
+        Peer("janus", _janus, _MEMORY | _LOOP, "janus"),
+        Peer("culsans", _culsans, _MEMORY | _LOOP, "culsans"),
         Peer("persist-queue, file", _persist_file, _DISK, "persist-queue"),
         Peer("persist-queue, SQLite", _persist_sqlite, _DISK, "persist-queue"),
         Peer("queuelib", _queuelib, _ONE_THREAD | {"sustained"}, "queuelib"),

@@ -250,5 +250,8 @@ class Pump(Protocol):
 class Waiter(Protocol):
     """Somebody parked: a thread, or a coroutine of some event loop."""
 
-    def wake(self) -> None:
-        """Make the owner try again. Called at most once, under the queue's lock: never blocks."""
+    def wake(self) -> bool:
+        """Make the owner try again. Called at most once, under the queue's lock: never blocks.
+
+        False: it is gone, its event loop closed; the next one is woken in its stead.
+        """

@@ -28,6 +28,7 @@ import hq_core
 from hq_backends.file.format import Plain
 from hq_core import (
     API_VERSION,
+    AsyncHybridQueue,
     Capability,
     HybridQueue,
     OverflowBackend,
@@ -48,6 +49,7 @@ DOCS: Final = sorted(ROOT.glob("docs/*.md"))
 PAGES: Final = sorted(ROOT.glob("*.md")) + DOCS
 INDEX: Final = ROOT / "docs" / "index.md"
 FORMAT: Final = ROOT / "docs" / "file-format.md"
+ASYNCIO: Final = ROOT / "docs" / "asyncio.md"
 BACKEND_API: Final = ROOT / "docs" / "backend-api.md"
 CHOOSING: Final = ROOT / "docs" / "choosing-a-backend.md"
 MONITORING: Final = ROOT / "docs" / "monitoring.md"
@@ -232,6 +234,17 @@ def test_the_overview_lists_every_member_with_its_parameters() -> None:
         _check(f"HybridQueue.{member}")
     public = {name for name in vars(HybridQueue) if not name.startswith("_")}
     assert {member.partition("(")[0] for member in members} == public
+
+
+def test_the_page_on_asyncio_lists_every_member_with_its_parameters() -> None:
+    members = [
+        span for row in _rows(ASYNCIO, "asyncio member") for span in _spans(row["asyncio member"])
+    ]
+    for member in members:
+        _check(f"AsyncHybridQueue.{member}")
+    public = {name for name in vars(AsyncHybridQueue) if not name.startswith("_")}
+    assert {member.partition("(")[0] for member in members} == public
+    assert _parameters(AsyncHybridQueue) == _parameters(HybridQueue)
 
 
 def test_the_overview_lists_every_error() -> None:
