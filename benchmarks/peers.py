@@ -3,6 +3,7 @@
 To add one, write a function that opens it and put it into `PEERS`.
 """
 
+import importlib
 import os
 import queue
 import struct
@@ -82,32 +83,21 @@ def _simple_queue(directory: Path, memory_items: int) -> OpenQueue:
     return OpenQueue(opened.put, opened.get, _nothing)
 
 
-def _janus(directory: Path, memory_items: int) -> OpenQueue:
-    import janus
+def _two_sided(module: str) -> Callable[[Path, int], OpenQueue]:
+    """janus and culsans, whose queues have a side for threads and one for coroutines."""
 
-    opened = janus.Queue()
-    threads, coroutines = opened.sync_q, opened.async_q
-    return OpenQueue(
-        threads.put,
-        threads.get,
-        opened.close,
-        async_put=coroutines.put,
-        async_get=coroutines.get,
-    )
+    def opening(directory: Path, memory_items: int) -> OpenQueue:
+        opened = importlib.import_module(module).Queue()
+        threads, coroutines = opened.sync_q, opened.async_q
+        return OpenQueue(
+            threads.put,
+            threads.get,
+            opened.close,
+            async_put=coroutines.put,
+            async_get=coroutines.get,
+        )
 
-
-def _culsans(directory: Path, memory_items: int) -> OpenQueue:
-    import culsans
-
-    opened = culsans.Queue()
-    threads, coroutines = opened.sync_q, opened.async_q
-    return OpenQueue(
-        threads.put,
-        threads.get,
-        opened.close,
-        async_put=coroutines.put,
-        async_get=coroutines.get,
-    )
+    return opening
 
 
 def _persist_file(directory: Path, memory_items: int) -> OpenQueue:
@@ -271,8 +261,8 @@ PEERS = {
         ),
         Peer("queue.Queue", _queue, _MEMORY),
         Peer("queue.SimpleQueue", _simple_queue, _MEMORY),
-        Peer("janus", _janus, _MEMORY | _LOOP, "janus"),
-        Peer("culsans", _culsans, _MEMORY | _LOOP, "culsans"),
+        Peer("janus", _two_sided("janus"), _MEMORY | _LOOP, "janus"),
+        Peer("culsans", _two_sided("culsans"), _MEMORY | _LOOP, "culsans"),
         Peer("persist-queue, file", _persist_file, _DISK, "persist-queue"),
         Peer("persist-queue, SQLite", _persist_sqlite, _DISK, "persist-queue"),
         Peer("queuelib", _queuelib, _ONE_THREAD | {"sustained"}, "queuelib"),
