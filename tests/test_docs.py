@@ -41,9 +41,9 @@ from hq_core.protocols import Leftover, OnCorruption, WhenFull
 from hq_core.testing import BackendConformance
 
 ROOT: Final = Path(__file__).parent.parent
-DOCS: Final = sorted(ROOT.glob("docs/*.md"))
+DOCS: Final = sorted(ROOT.glob("docs/**/*.md"))
 PAGES: Final = sorted(ROOT.glob("*.md")) + DOCS
-INDEX: Final = ROOT / "docs" / "index.md"
+API: Final = ROOT / "docs" / "api.md"
 FORMAT: Final = ROOT / "docs" / "file-format.md"
 BACKEND_API: Final = ROOT / "docs" / "backend-api.md"
 CHOOSING: Final = ROOT / "docs" / "choosing-a-backend.md"
@@ -210,8 +210,8 @@ def test_the_check_of_names_notices(wrong: str) -> None:
         _check(wrong)
 
 
-def test_the_overview_lists_every_option_with_its_default_and_choices() -> None:
-    rows = _rows(INDEX, "option")
+def test_the_api_on_one_page_lists_every_option_with_its_default_and_choices() -> None:
+    rows = _rows(API, "option")
     listed = {_spans(row["option"])[0]: _spans(row["default"])[0] for row in rows}
     options = inspect.signature(HybridQueue).parameters.values()
     real = {p.name: p.default for p in options if p.kind is p.KEYWORD_ONLY}
@@ -222,26 +222,26 @@ def test_the_overview_lists_every_option_with_its_default_and_choices() -> None:
             assert f'`"{choice}"`' in row[""]
 
 
-def test_the_overview_lists_every_member_with_its_parameters() -> None:
-    members = [_spans(row["member"])[0] for row in _rows(INDEX, "member")]
+def test_the_api_on_one_page_lists_every_member_with_its_parameters() -> None:
+    members = [_spans(row["member"])[0] for row in _rows(API, "member")]
     for member in members:
         _check(f"HybridQueue.{member}")
     public = {name for name in vars(HybridQueue) if not name.startswith("_")}
     assert {member.partition("(")[0] for member in members} == public
 
 
-def test_the_overview_lists_every_error() -> None:
-    listed = [_spans(row["error"])[0] for row in _rows(INDEX, "error")]
+def test_the_api_on_one_page_lists_every_error() -> None:
+    listed = [_spans(row["error"])[0] for row in _rows(API, "error")]
     assert sorted(listed) == sorted(errors.__all__)
 
 
-def test_the_overview_lists_every_statistic_in_order() -> None:
-    listed = [_spans(row["field"])[0] for row in _rows(INDEX, "field")]
+def test_the_api_on_one_page_lists_every_statistic_in_order() -> None:
+    listed = [_spans(row["field"])[0] for row in _rows(API, "field")]
     assert listed == [field.name for field in dataclasses.fields(QueueStats)]
 
 
-def test_the_overview_lists_every_backend_with_its_promises_and_options() -> None:
-    rows = {_spans(row["backend"])[0]: row for row in _rows(INDEX, "backend")}
+def test_the_api_on_one_page_lists_every_backend_with_its_promises_and_options() -> None:
+    rows = {_spans(row["backend"])[0]: row for row in _rows(API, "backend")}
     assert set(rows) == {module.name for module in pkgutil.iter_modules(hq_backends.__path__)}
     for name, row in rows.items():
         backend = registry.load(name)
