@@ -35,6 +35,10 @@ class HybridQueue:
     memory, the rest in ``/var/spool/video/camera-1.overflow``, at most 10,000 items/s, discarded
     at `close`. All methods may be called from any thread.
 
+    Raises `TypeError` or `ValueError` for arguments of the wrong type or value, `PluginError` for a
+    backend that cannot be used, `CapabilityError` if the backend does not promise what `durable`
+    needs, `StreamBusyError` if the stream has an owner, `BackendError` if it cannot be opened.
+
     Parameters
     ----------
     stream_id
@@ -61,10 +65,6 @@ class HybridQueue:
     when_full
         What `enqueue` does when neither tier has room: ``"raise"`` `QueueFull`, ``"block"``,
         ``"drop_oldest"`` or ``"drop_newest"``.
-
-    Raises `TypeError` or `ValueError` for arguments of the wrong type or value, `PluginError` for a
-    backend that cannot be used, `CapabilityError` if the backend does not promise what `durable`
-    needs, `StreamBusyError` if the stream has an owner, `BackendError` if it cannot be opened.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ Conventions of the documents:
 
 - Every ``python`` block runs. The blocks of a file share a namespace and an empty directory.
 - A ``text`` block under the comment ``<!-- output -->`` is what the last ``python`` block prints.
+- `:::` and a name, in a page of the reference, is replaced by its docstring on the site.
 - A table column headed *here* or *constant* holds code that `_check` understands.
 
 A hook, capability, error, backend option, or method of a backend that is not documented fails.
@@ -378,3 +379,23 @@ def test_every_relative_link_leads_somewhere(path: Path) -> None:
         target = path.parent / name if name else path
         assert target.exists(), link
         assert not anchor or anchor in _slugs(target), link
+
+
+# ---- the site --------------------------------------------------------------------------------
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    lines = (ROOT / "mkdocs.yml").read_text("utf-8").splitlines()
+    nav = lines[lines.index("nav:") + 1 :]
+    listed = [m[1] for line in nav if (m := re.fullmatch(r" +- [^#]*: (\S+\.md)", line))]
+    assert sorted(listed) == sorted(str(path.relative_to(ROOT / "docs")) for path in DOCS)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    pages = sorted(ROOT.glob("docs/reference/*.md"))
+    listed = re.findall(
+        r"^::: (\S+)$", "\n".join(p.read_text("utf-8") for p in pages), re.MULTILINE
+    )
+    assert {f"hq_core.{name}" for name in hq_core.__all__} - set(listed) == set()
+    assert {f"hq_core.testing.{name}" for name in hq_core.testing.__all__} - set(listed) == set()
+    assert len(listed) == len(set(listed))
