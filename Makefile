@@ -49,7 +49,8 @@ wheel-test: build/wheel
 	pip install --quiet build/dist/*.whl; \
 	cd "$$tmp/empty"; \
 	hq demo --seconds 2; \
-	hq backends
+	hq backends; \
+	python -c 'import hq_metrics.table'
 
 # What the author of a plugin gets: the wheel, its suite, and a backend that is not in it.
 example-test: build/wheel

@@ -5,9 +5,10 @@ To add one, write a function that opens it and put it into `PEERS`.
 
 import os
 import queue
+import struct
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ __all__ = ["BATCH", "PEERS", "OpenQueue", "Peer"]
 BATCH = 64
 """Messages in a batch."""
 
+_LENGTH = struct.Struct(">I")
 _RAW_CALL_BYTES = 1024 * 1024
 """Most bytes in one call of the raw file: longer ones are at times several times slower."""
 _MAP_SIZE = 1 << 36
@@ -33,6 +35,9 @@ class OpenQueue:
     close: Callable[[], object]
     put_many: Callable[[list[bytes]], object] | None = None
     get_many: Callable[[int], list[bytes]] | None = None
+    async_put: Callable[[bytes], Awaitable[object]] | None = None
+    async_get: Callable[[], Awaitable[bytes]] | None = None
+    """The same queue's, for coroutines."""
     spilled: Callable[[], int] | None = None
     """How many messages went through the disk so far; None: all, or none."""
 
@@ -61,6 +66,8 @@ def _hybrid(
         opened.close,
         opened.enqueue_many,
         opened.dequeue_many,
+        opened.aio.enqueue,
+        opened.aio.dequeue,
         lambda: opened.stats().spilled,
     )
 
@@ -79,14 +86,28 @@ def _janus(directory: Path, memory_items: int) -> OpenQueue:
     import janus
 
     opened = janus.Queue()
-    return OpenQueue(opened.sync_q.put, opened.sync_q.get, opened.close)
+    threads, coroutines = opened.sync_q, opened.async_q
+    return OpenQueue(
+        threads.put,
+        threads.get,
+        opened.close,
+        async_put=coroutines.put,
+        async_get=coroutines.get,
+    )
 
 
 def _culsans(directory: Path, memory_items: int) -> OpenQueue:
     import culsans
 
     opened = culsans.Queue()
-    return OpenQueue(opened.sync_q.put, opened.sync_q.get, opened.close)
+    threads, coroutines = opened.sync_q, opened.async_q
+    return OpenQueue(
+        threads.put,
+        threads.get,
+        opened.close,
+        async_put=coroutines.put,
+        async_get=coroutines.get,
+    )
 
 
 def _persist_file(directory: Path, memory_items: int) -> OpenQueue:
@@ -166,27 +187,30 @@ def _lmdb(directory: Path, memory_items: int) -> OpenQueue:
 
 
 def _raw(directory: Path, memory_items: int) -> OpenQueue:
-    """A bare file: no header, no bookkeeping but where it is."""
+    """A bare file of the same records, their length in front: no bookkeeping but where it is."""
     fd = os.open(directory / "raw", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     sizes: deque[int] = deque()
     head = tail = 0
 
     def put(message: bytes) -> None:
         nonlocal tail
-        tail += os.pwritev(fd, (message,), tail)
+        tail += os.pwritev(fd, (_LENGTH.pack(len(message)), message), tail)
         sizes.append(len(message))
 
     def put_many(batch: list[bytes]) -> None:
         nonlocal tail
-        step = max(1, _RAW_CALL_BYTES * len(batch) // sum(map(len, batch)))
-        for first in range(0, len(batch), step):
-            tail += os.pwritev(fd, batch[first : first + step], tail)
+        buffers: list[bytes] = []
+        for message in batch:
+            buffers += _LENGTH.pack(len(message)), message
+        step = max(1, _RAW_CALL_BYTES * len(batch) // sum(map(len, batch))) * 2
+        for first in range(0, len(buffers), step):
+            tail += os.pwritev(fd, buffers[first : first + step], tail)
         sizes.extend(map(len, batch))
 
     def get() -> bytes:
         nonlocal head
-        message = os.pread(fd, sizes.popleft(), head)
-        head += len(message)
+        message = os.pread(fd, sizes.popleft(), head + _LENGTH.size)
+        head += _LENGTH.size + len(message)
         return message
 
     return OpenQueue(put, get, lambda: os.close(fd), put_many)
@@ -218,6 +242,7 @@ def _nothing() -> None:
 
 _PAIR = {"pair", "pair batch"}
 _MEMORY = frozenset({*_PAIR, "two threads", "latency stall", "latency burn"})
+_LOOP = {"thread to loop", "loop to thread"}
 _ONE_THREAD = frozenset({"append", "drain"})
 _TWO_THREADS = frozenset({"sustained", "latency stall", "latency burn"})
 _DISK = _ONE_THREAD | _TWO_THREADS
@@ -225,7 +250,7 @@ _DISK = _ONE_THREAD | _TWO_THREADS
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("hybrid-queue", _hybrid, _MEMORY | _DISK | {"append batch"}, "hybrid-queue"),
+        Peer("hybrid-queue", _hybrid, _MEMORY | _DISK | _LOOP | {"append batch"}, "hybrid-queue"),
         Peer(
             "hybrid-queue, limiter on",
             lambda directory, items: _hybrid(directory, items, limited=True),
@@ -246,8 +271,8 @@ PEERS = {
         ),
         Peer("queue.Queue", _queue, _MEMORY),
         Peer("queue.SimpleQueue", _simple_queue, _MEMORY),
-        Peer("janus", _janus, _MEMORY, "janus"),
-        Peer("culsans", _culsans, _MEMORY, "culsans"),
+        Peer("janus", _janus, _MEMORY | _LOOP, "janus"),
+        Peer("culsans", _culsans, _MEMORY | _LOOP, "culsans"),
         Peer("persist-queue, file", _persist_file, _DISK, "persist-queue"),
         Peer("persist-queue, SQLite", _persist_sqlite, _DISK, "persist-queue"),
         Peer("queuelib", _queuelib, _ONE_THREAD | {"sustained"}, "queuelib"),

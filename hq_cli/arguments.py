@@ -6,7 +6,20 @@ import math
 from hq_cli.sizes import format_size, parse_size
 from hq_core import MAX_MESSAGE_BYTES
 
-__all__ = ["block_size", "seconds", "size"]
+__all__ = ["address", "block_size", "seconds", "size"]
+
+
+def address(text: str) -> tuple[str, int]:
+    """A host and a port to listen at; an IPv6 address is in brackets."""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not (colon and bare and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not HOST:PORT, such as 127.0.0.1:9100 or [::1]:0 for any free port"
+        )
+    if ":" in host and bare == host:
+        raise argparse.ArgumentTypeError(f"{text!r} is ambiguous: write [{host}]:{port}")
+    return bare, int(port)
 
 
 def size(text: str) -> int:

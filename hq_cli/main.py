@@ -16,6 +16,10 @@ COMMANDS: Final = {
     "backends": "list the overflow backends and what they promise",
     "check": "run the conformance suite on a backend",
     "bench": "measure a backend beside the bare file system",
+    "inspect": "show what streams have left on disk, and who owns them",
+    "verify": "walk all that streams have left on disk, in search of damage",
+    "cat": "write what a stream has left on disk to standard output",
+    "repair": "put what is whole in the place of what is damaged, keeping that",
 }
 """Subcommand to summary; each is the module of its name, with `configure` and `run`."""
 
@@ -23,7 +27,8 @@ COMMANDS: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv`, by default the process's; returns the exit status.
 
-    0 is fine, 1 an error, 2 means that a pipe had to drop something. ``--help`` and ``--version``
+    0 is fine, 1 an error, 2 means that a pipe had to drop something, or that a spool is damaged.
+    ``--help`` and ``--version``
     raise `SystemExit`.
     """
     try:

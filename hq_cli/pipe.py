@@ -11,11 +11,12 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from hq_cli.arguments import block_size, seconds, size
+from hq_cli.arguments import address, block_size, seconds, size
 from hq_cli.console import Console
 from hq_cli.descriptors import Sink, Source, check_open
 from hq_cli.errors import CommandError
 from hq_cli.inbox import receiving
+from hq_cli.metrics import serve_metrics
 from hq_cli.options import parse_options
 from hq_cli.report import Report
 from hq_cli.sizes import format_size
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(console.relaying(logging.getLogger("hq_core")))
         lines = stack.enter_context(_open_lines(args.jsonl)) if args.jsonl else None
         queue = stack.enter_context(_open_queue(args, stack.enter_context(_directory(args.dir))))
+        if args.metrics:
+            console.say(f"metrics at {serve_metrics(queue, *args.metrics)}")
         inbox = stack.enter_context(receiving(STOP_SIGNALS))
         source = Source(_STDIN, args.block_size)
         stack.callback(source.stop)
@@ -112,6 +115,12 @@ def _add_report_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--interval", type=seconds, default=1.0, metavar="SEC", help="seconds between readings (1)")
     add("--jsonl", type=Path, metavar="FILE", help="write the readings there, a JSON object a line")
+    add(
+        "--metrics",
+        type=address,
+        metavar="HOST:PORT",
+        help="serve the metrics of the queue to Prometheus there; port 0: any that is free",
+    )
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--quiet", action="store_true", help="no status line, no summary")
     shown.add_argument(

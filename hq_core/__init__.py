@@ -1,5 +1,7 @@
 """A per-stream FIFO of byte messages that overflows to disk and never changes order."""
 
+from typing import TYPE_CHECKING
+
 from hq_core.capabilities import Capability
 from hq_core.errors import (
     BackendError,
@@ -13,6 +15,7 @@ from hq_core.errors import (
     QueueEmpty,
     QueueFull,
     RateLimited,
+    ShutDown,
     StreamBusyError,
 )
 from hq_core.limiters import TokenBucket, Unlimited
@@ -24,25 +27,33 @@ from hq_core.protocols import (
     MemoryTier,
     OverflowBackend,
     Pump,
+    SpoolTools,
     Stream,
 )
 from hq_core.pumps import InlinePump, ThreadPump
 from hq_core.queue import HybridQueue
-from hq_core.stats import QueueStats, RecoveryReport
+from hq_core.stats import Damage, Inspection, QueueStats, RecoveryReport
+from hq_core.stdlib import StdlibQueue
+
+if TYPE_CHECKING:
+    from hq_core.aio import AsyncHybridQueue
 
 __all__ = [
     "API_VERSION",
     "MAX_MESSAGE_BYTES",
+    "AsyncHybridQueue",
     "BackendError",
     "BytesTier",
     "Capability",
     "CapabilityError",
     "CorruptedData",
     "CountTier",
+    "Damage",
     "DequeueTimeout",
     "HybridQueue",
     "HybridQueueError",
     "InlinePump",
+    "Inspection",
     "Limiter",
     "MemoryTier",
     "MessageTooLargeError",
@@ -55,9 +66,20 @@ __all__ = [
     "QueueStats",
     "RateLimited",
     "RecoveryReport",
+    "ShutDown",
+    "SpoolTools",
+    "StdlibQueue",
     "Stream",
     "StreamBusyError",
     "ThreadPump",
     "TokenBucket",
     "Unlimited",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "AsyncHybridQueue":  # with asyncio, which not everybody needs
+        from hq_core.aio import AsyncHybridQueue
+
+        return AsyncHybridQueue
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,11 +22,13 @@ Rules:
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from threading import Lock, get_ident
 from typing import Final, Literal, NoReturn
 
+from hq_core.ages import Ages
 from hq_core.errors import (
     BackendError,
     CorruptedData,
@@ -50,6 +52,7 @@ from hq_core.protocols import (
 )
 from hq_core.quarantine import Quarantine
 from hq_core.stats import QueueStats
+from hq_core.stopwatch import Stopwatch
 from hq_core.waiters import Line
 
 __all__ = ["Engine"]
@@ -74,6 +77,7 @@ class Engine:
         self,
         stream_id: str,
         *,
+        directory: Path,
         ownership: StreamLock,
         quarantine: Quarantine,
         memory: MemoryTier,
@@ -87,7 +91,9 @@ class Engine:
     ) -> None:
         self.stream_id = stream_id
         self.recovery = backend.recovered
-        self.largest = min(memory.capacity()[1], MAX_MESSAGE_BYTES)
+        self._most_items, most_bytes = memory.capacity()
+        self.largest = min(most_bytes, MAX_MESSAGE_BYTES)
+        self._directory = directory
         self._ownership = ownership
         self._quarantine = quarantine
         self._memory = memory
@@ -103,6 +109,7 @@ class Engine:
         self._clock = clock
         self._durable = durable
         self.when_full = when_full
+        self.unlimited = limiter.burst is None
 
         self._mutex: AbstractContextManager[object] = Lock()
         self._io: AbstractContextManager[object] = Lock()
@@ -122,7 +129,14 @@ class Engine:
 
         self._recovered = self._enqueued = self._stored
         self._dequeued = self._discarded = self._dropped = 0
+        self._dropped_newest = self._damaged = 0
         self._spilled = self._rate_limited = 0
+        self._appended_bytes = self._refilled_bytes = 0  # the first with framing, see `stats`
+        self._blocked = Stopwatch()
+        self._ages = Ages()
+        self._offered = clock()  # when an item that goes to `spill` or `_put` was offered
+        if self._recovered:
+            self._mark(self._offered, self._recovered)
 
         pump.start(self._pump_step, f"hq-pump-{stream_id}")
         disown_in_child(self)
@@ -139,8 +153,11 @@ class Engine:
             if self._state != "open" or not self._limiter.admit(1, now):
                 self._reject(1)
             if not (self._direct and self._memory.offer_one(item)):
+                self._offered = now
                 return False
             self._enqueued += 1
+            if now >= self._ages.due:
+                self._mark(now, 1)
             if self._consumers:
                 self._consumers.wake(1)
         return True
@@ -153,6 +170,7 @@ class Engine:
                 return True
             if self._state != "open" or not self._limiter.admit(len(items), now):
                 self._reject(len(items))
+            self._offered = now
             return self._put(items)
 
     def spill(self, items: Sequence[bytes], waiter: Waiter | None) -> bool:
@@ -166,13 +184,31 @@ class Engine:
                 accepted = self._spill(items, waiter)
             finally:
                 self._spilling = False
-        self._wake_pump()
+        if not accepted:  # the pump may make room; else the next consumer will see to the pump
+            self._wake_pump()
         return accepted
+
+    @contextmanager
+    def blocked(self, waiter: Waiter) -> Iterator[None]:
+        """The context in which the owner of `waiter` waits for room: `stats` tells for how long."""
+        try:
+            with self._mutex:
+                self._blocked.start(waiter, self._clock())
+            yield
+        finally:
+            with self._mutex:
+                self._blocked.stop(waiter, self._clock())
 
     def withdraw_producer(self, waiter: Waiter) -> None:
         """The owner of `waiter` gives up waiting for room."""
         with self._mutex:
             self._producers.leave(waiter)
+
+    def returned(self) -> None:
+        """Say, before another thread makes this one's `spill`, that its calls have returned."""
+        with self._mutex:
+            if self._taker == get_ident():
+                self._finish()
 
     # ---- consumers -------------------------------------------------------------------------
 
@@ -189,7 +225,7 @@ class Engine:
                 self._hand(1)
             if self._producers and self._direct:
                 self._producers.wake(1)
-            wake = (self._stored or self._durable) and self._claim_pump()
+            wake = (self._stored or self._durable) and not self._pumping and self._claim_pump()
         if wake:
             self._pump.wake()
         return item
@@ -219,6 +255,32 @@ class Engine:
         self._wake_pump()
         return taken
 
+    def take_now(self, max_items: int, waiter: Waiter | None) -> list[bytes] | None:
+        """`take` without I/O, for an event loop. None: there may be items once `refill` is through.
+
+        Raises `QueueClosed` and `CorruptedData`, each only when it has no item to give.
+        """
+        with self._mutex:
+            if self._durable and self._is_overdue():
+                return None
+            items = self._memory.take(max_items)
+            self._took(len(items))
+            if not items and self._must_refill(False, waiter):
+                return None
+        self._wake_pump()
+        return items
+
+    def refill(self) -> None:
+        """What `take_now` waits for: move stored items into memory, and trim. Does I/O.
+
+        Raises `BackendError` and `CorruptedData`.
+        """
+        with self._io:
+            with self._mutex:  # another consumer's refill may have done it
+                needed = not self._memory.items() or self._done >= _MOST_DONE
+            if needed:
+                self._refill()
+
     def withdraw_consumer(self, waiter: Waiter) -> None:
         """The owner of `waiter` gives up waiting for items."""
         with self._mutex:
@@ -229,7 +291,12 @@ class Engine:
     def depth(self) -> int:
         """Items in memory and stored."""
         with self._mutex:
-            return self._memory.items() + self._stored
+            return self._depth()
+
+    def counts(self) -> tuple[int, int, int]:
+        """`depth`, `enqueued` and `dequeued` of `stats`, for who asks at each item."""
+        with self._mutex:
+            return self._memory.items() + self._stored, self._enqueued, self._dequeued
 
     def has_disk_data(self) -> bool:
         """Whether items are stored that are not in memory."""
@@ -244,9 +311,10 @@ class Engine:
     def stats(self) -> QueueStats:
         """A snapshot of one moment."""
         with self._mutex:
+            now = self._clock()
             return QueueStats(
                 stream_id=self.stream_id,
-                depth=self._memory.items() + self._stored,
+                depth=self._depth(),
                 memory_items=self._memory.items(),
                 disk_bytes=self._disk_bytes,
                 pressure=self._pressure(),
@@ -258,6 +326,16 @@ class Engine:
                 spilled=self._spilled,
                 rate_limited=self._rate_limited,
                 recovered=self._recovered,
+                backend=self._overflow.name,
+                directory=self._directory,
+                memory_limit_bytes=self._memory_limit_bytes(),
+                disk_limit_bytes=self._overflow.max_bytes,
+                dropped_newest=self._dropped_newest,
+                damaged=self._damaged,
+                spilled_bytes=self._appended_bytes - self._spilled * self._overflow.record_overhead,
+                refilled_bytes=self._refilled_bytes,
+                blocked_seconds=self._blocked.seconds(now),
+                oldest_age_seconds=self._ages.age(self._oldest(), self._newest(), now),
             )
 
     def shut_down(self) -> None:
@@ -287,6 +365,10 @@ class Engine:
             finally:
                 self._ownership.release()
 
+    def rewire_pump(self, wrap: Callable[[Pump], Pump]) -> None:
+        """Have `wrap(pump)` woken and stopped in the pump's place."""
+        self._pump = wrap(self._pump)
+
     # ---- inside, producers: `_mutex` held unless said otherwise ------------------------------
 
     def _reject(self, count: int) -> NoReturn:
@@ -307,8 +389,14 @@ class Engine:
         if not (self._direct and self._memory.offer(items)):
             return False
         self._enqueued += len(items)
+        if self._offered >= self._ages.due:
+            self._mark(self._offered, len(items))
         self._wake_after_entry(len(items))
         return True
+
+    def _mark(self, now: float, count: int) -> None:
+        """Note when the `count` newest items came."""
+        self._ages.mark(self._newest() - count + 1, now, self._oldest())
 
     def _wake_after_entry(self, count: int) -> None:
         if self._consumers:
@@ -318,7 +406,8 @@ class Engine:
 
     def _spill(self, items: Sequence[bytes], waiter: Waiter | None) -> bool:
         """Holds `_io`."""
-        self._check_capacity(items)
+        if self._overflow.max_bytes is not None:
+            self._check_capacity(items, self._overflow.max_bytes)
         while True:
             with self._mutex:
                 if self._state != "open":
@@ -344,18 +433,17 @@ class Engine:
                 if not self._finished():  # else it has become so after the trim: trim again
                     return self._no_room(items, waiter, full)
 
-    def _check_capacity(self, items: Sequence[bytes]) -> None:
+    def _check_capacity(self, items: Sequence[bytes], limit: int) -> None:
         """What neither tier can ever hold must not wait, or drop others, in vain."""
-        limit = self._overflow.max_bytes
-        if limit is None or self._overflow.cost(items) <= limit:
+        if self._overflow.cost(items) <= limit:
             return
         payload = sum(map(len, items))
-        most_items, most_bytes = self._memory.capacity()
-        if self._durable or len(items) > most_items or payload > most_bytes:
+        _, most_bytes = self._memory.capacity()
+        if self._durable or len(items) > self._most_items or payload > most_bytes:
             raise MessageTooLargeError(
                 f"{len(items)} items with {payload} bytes can never be held: memory has room for "
-                f"{most_items} items, the overflow for {limit} bytes; send fewer at once, or raise "
-                "max_overflow_bytes"
+                f"{self._most_items} items, the overflow for {limit} bytes; send fewer at once, or "
+                "raise max_overflow_bytes"
             )
 
     def _append(self, items: Sequence[bytes]) -> QueueFull | None:
@@ -367,9 +455,12 @@ class Engine:
         with self._mutex:
             self._direct = False
             self._stored += len(items)
+            self._appended_bytes += size - self._disk_bytes
             self._disk_bytes = size
             self._enqueued += len(items)
             self._spilled += len(items)
+            if self._offered >= self._ages.due:
+                self._mark(self._offered, len(items))
             self._wake_after_entry(len(items))
         return None
 
@@ -381,6 +472,7 @@ class Engine:
             return True
         if self.when_full == "drop_newest":
             self._enqueued += len(items)
+            self._dropped_newest += len(items)
             self._drop(len(items))
             return True
         nothing_will_leave = not (self._memory.items() or self._stored or self._handed)
@@ -484,18 +576,21 @@ class Engine:
         if not records:  # the next one waits for more room than there is
             self._pump_useful = False
             return 0
+        size = sum(map(len, records))
         with self._mutex:
             landed = self._memory.offer(records)
-            self._stored -= len(records)
+            if landed:
+                self._stored -= len(records)
+            else:
+                self._lose(len(records))
             self._direct = not self._stored and not self._durable
             self._done += len(records) if not self._durable else 0
+            self._refilled_bytes += size
             self._pump_useful = True
-            if not landed:
-                self._discarded += len(records)
         if not landed:
             raise BackendError(
                 f"asked for {max_records} records of {max_bytes} bytes in all, the backend gave "
-                f"{len(records)} of {sum(map(len, records))}: they are lost"
+                f"{len(records)} of {size}: they are lost"
             )
         return len(records)
 
@@ -507,14 +602,20 @@ class Engine:
         self._quarantine.cap()
         size = self._overflow.size_bytes()
         with self._mutex:
-            self._stored -= lost
-            self._discarded += lost
+            self._lose(lost)
             self._disk_bytes = size
             self._direct = not self._stored and not self._durable
             self._damage = damage
             if self._producers:
                 self._producers.wake(1)
         return lost
+
+    def _lose(self, count: int) -> None:
+        """The `count` oldest stored records are gone."""
+        self._ages.lose(self._newest() - self._stored + 1, count)
+        self._stored -= count
+        self._discarded += count
+        self._damaged += count
 
     def _trim(self) -> bool:
         """Give back the space of what is done; whether any was. Holds `_io` only."""
@@ -550,10 +651,11 @@ class Engine:
             return False
         if not self._stored:
             return bool(self._producers) and (self._finished() or self._handed > 0)
-        items, size = self._memory.room()
-        if items >= self._stored and size >= self._disk_bytes:
-            return True
-        return items >= _WORTHWHILE and self._memory.fill() <= 0.5
+        if self._stored <= self._most_items:
+            items, size = self._memory.room()
+            if items >= self._stored and size >= self._disk_bytes:
+                return True
+        return self._memory.fill() <= 0.5 and self._memory.room()[0] >= _WORTHWHILE
 
     def _pump_step(self) -> bool:
         """Holds no lock. A pump that achieves nothing rests until a consumer's refill does."""
@@ -574,6 +676,21 @@ class Engine:
             return self._pumping
 
     # ---- inside, state: `_mutex` held unless said otherwise ----------------------------------
+
+    def _depth(self) -> int:
+        return self._memory.items() + self._stored
+
+    def _newest(self) -> int:
+        """The place of the newest item, among those that are in the queue or left it in turn."""
+        return self._enqueued - self._dropped_newest - self._damaged
+
+    def _oldest(self) -> int:
+        """The place of the oldest item, or of the next one if the queue is empty."""
+        return self._newest() - self._depth() + 1
+
+    def _memory_limit_bytes(self) -> int | None:
+        items, size = self._memory.capacity()
+        return size if size < items * MAX_MESSAGE_BYTES else None  # else the count is what limits
 
     def _pressure(self) -> float:
         if not self._stored:

@@ -2,11 +2,22 @@
 
 A *condition* is an answer a correct program meets every day: it carries no suffix, as in the
 standard library (`queue.Empty`, `queue.Full`). A *failure* means that something is wrong: its
-name ends in ``Error``. All derive from `HybridQueueError`. Branch on the type; the message is
-for people and may change.
+name ends in ``Error``. All derive from `HybridQueueError`, and those that the standard library's
+queues have too from its own: `queue.Empty`, `queue.Full`, `queue.ShutDown`. The last one is new in
+Python 3.13; `ShutDown` is it there, and stands in for it before. Branch on the type; the message
+is for people and may change.
 """
 
 import queue
+import sys
+
+if sys.version_info >= (3, 13):
+    from queue import ShutDown
+else:
+
+    class ShutDown(Exception):
+        """What `queue.Queue` raises since Python 3.13 once it has been shut down."""
+
 
 __all__ = [
     "BackendError",
@@ -20,6 +31,7 @@ __all__ = [
     "QueueEmpty",
     "QueueFull",
     "RateLimited",
+    "ShutDown",
     "StreamBusyError",
 ]
 
@@ -28,8 +40,8 @@ class HybridQueueError(Exception):
     """The root: `except HybridQueueError` catches whatever this library raises on purpose."""
 
 
-class QueueClosed(HybridQueueError):
-    """The queue takes, or gives, nothing any more.
+class QueueClosed(HybridQueueError, ShutDown):
+    """The queue takes, or gives, nothing any more. A kind of `ShutDown`.
 
     Raised by enqueue after `shutdown` or `close`, by dequeue after `close` or, once the rest is
     drained, after `shutdown`; also by every call that was waiting when the queue was closed.

@@ -89,12 +89,59 @@ class BytesTier:
         return max(self._bytes / self._max_bytes, len(self._queue) / self._max_items)
 
 
-class CountTier(BytesTier):
-    """Holds at most `max_items` items of any size: the specification's channel."""
+class CountTier:
+    """Holds at most `max_items` items of any size: the specification's channel.
+
+    What they weigh is added up when somebody asks, not at every item.
+    """
 
     def __init__(self, max_items: int) -> None:
-        count = positive_int("max_items", max_items)
-        super().__init__(count * MAX_MESSAGE_BYTES, count)
+        self._max_items = positive_int("max_items", max_items)
+        self._queue: deque[bytes] = deque()
+
+    def capacity(self) -> tuple[int, int]:
+        """How many items, and of how many bytes in all, it accepts when empty."""
+        return self._max_items, self._max_items * MAX_MESSAGE_BYTES
+
+    def offer(self, items: Sequence[bytes]) -> bool:
+        """Append all of `items` and return True, or none of them and return False."""
+        if len(self._queue) + len(items) > self._max_items:
+            return False
+        self._queue.extend(items)
+        return True
+
+    def offer_one(self, item: bytes) -> bool:
+        """Append `item` and return True, or return False when there is no room."""
+        if len(self._queue) >= self._max_items:
+            return False
+        self._queue.append(item)
+        return True
+
+    def take(self, max_items: int) -> list[bytes]:
+        """Remove and return the oldest items, at most `max_items`."""
+        queue = self._queue
+        if max_items >= len(queue):
+            items = list(queue)
+            queue.clear()
+            return items
+        return [queue.popleft() for _ in range(max_items)]
+
+    def take_one(self) -> bytes | None:
+        """Remove and return the oldest item; None when there is none."""
+        return self._queue.popleft() if self._queue else None
+
+    def room(self) -> tuple[int, int]:
+        """How many items, and of how many bytes in all, it accepts now."""
+        items = self._max_items - len(self._queue)
+        return items, items * MAX_MESSAGE_BYTES
+
+    def items(self) -> int:
+        """Number of items held."""
+        return len(self._queue)
+
+    def payload_bytes(self) -> int:
+        """Payload bytes held."""
+        return sum(map(len, self._queue))
 
     def fill(self) -> float:
         """Share of the item limit in use, 0.0 to 1.0."""

@@ -86,6 +86,7 @@ def open_engine(
         undo.callback(opened.close, delete=False)
         engine = Engine(
             stream_id,
+            directory=stream.directory,
             ownership=ownership,
             quarantine=quarantine,
             memory=memory,

@@ -44,6 +44,8 @@ class Overflow:
         self._consequence = _CONSEQUENCE.get(when_full)
         self._clock = clock
         self._silent_until = -math.inf
+        self.name = backend.name
+        self.record_overhead = backend.record_overhead
         self.max_bytes = max_bytes
         self.size_bytes = backend.size_bytes
         """Tells the live bytes, framing included."""
@@ -55,7 +57,7 @@ class Overflow:
 
     def cost(self, items: Sequence[bytes]) -> int:
         """Live bytes that `items` would add."""
-        return sum(map(len, items)) + len(items) * self._backend.record_overhead
+        return sum(map(len, items)) + len(items) * self.record_overhead
 
     def append(self, items: Sequence[bytes]) -> QueueFull | None:
         """Append `items`; if there is no room for them, nothing happens and the reason is returned.

@@ -9,13 +9,13 @@ sleep, read a clock or do I/O.
 Sizes are bytes of payload unless a name says otherwise; times are seconds of a monotonic clock.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Protocol, runtime_checkable
 
 from hq_core.capabilities import Capability
-from hq_core.stats import RecoveryReport
+from hq_core.stats import Damage, Inspection, RecoveryReport
 
 __all__ = [
     "API_VERSION",
@@ -27,6 +27,7 @@ __all__ = [
     "OnCorruption",
     "OverflowBackend",
     "Pump",
+    "SpoolTools",
     "Stream",
     "Waiter",
     "WhenFull",
@@ -147,6 +148,34 @@ checks the names of `backend_options` against them; checking the values is the b
 
 
 @runtime_checkable
+class SpoolTools(Protocol):
+    """How the command line reads what a backend has left. Optional: an object of this kind, in the
+    class attribute `tools` of a backend, lets `hq inspect`, `verify`, `cat` and `repair` take part.
+
+    No queue calls it. It opens what it is given for reading only and changes nothing; the stream
+    may have an owner that is writing, and what is there may be damaged in any way. Raise what your
+    storage raises; damage is told, not raised.
+    """
+
+    suffix: str
+    """What the data file is called behind the stream's file name: ``".overflow"``. With a slash
+    it is in a directory of the stream's own: ``".lmdb/data.mdb"``."""
+    companions: tuple[str, ...]
+    """Files that belong to it, by what they are called behind the data file's name: ``(".pos",)``.
+    The data can be read without them."""
+
+    def inspect(self, path: Path) -> Inspection:
+        """What the data file at `path` says of itself. It is there, and a regular file."""
+
+    def salvage(self, path: Path) -> Iterator[bytes | Damage]:
+        """Every record of it that is not done and is whole, oldest first, in memory for a record
+        or two; between them, each place where there is none to be had.
+
+        Nothing is guessed: behind damage, only records that prove themselves.
+        """
+
+
+@runtime_checkable
 class MemoryTier(Protocol):
     """The bounded first tier, oldest first. Decides by count, by bytes, by whatever it likes."""
 
@@ -219,5 +248,8 @@ class Pump(Protocol):
 class Waiter(Protocol):
     """Somebody parked: a thread, or a coroutine of some event loop."""
 
-    def wake(self) -> None:
-        """Make the owner try again. Called at most once, under the queue's lock: never blocks."""
+    def wake(self) -> bool:
+        """Make the owner try again. Called at most once, under the queue's lock: never blocks.
+
+        False: it is gone, its event loop closed; the next one is woken in its stead.
+        """

@@ -27,9 +27,7 @@ class Quarantine:
 
     def __init__(self, directory: Path, file_name: str) -> None:
         self._directory = directory
-        self._name = re.compile(
-            rf"({re.escape(file_name)}\.[a-z0-9-]+\.quarantine-[0-9]+)(\.[a-z0-9-]+)?"
-        )
+        self._file_name = file_name
 
     def cap(self) -> None:
         """Delete the oldest until few enough are left; logs each, and never raises `OSError`."""
@@ -42,9 +40,10 @@ class Quarantine:
                     _delete(paths)
 
     def _newest_first(self) -> list[list[Path]]:
+        name = rf"({re.escape(self._file_name)}\.[a-z0-9-]+\.quarantine-[0-9]+)(\.[a-z0-9-]+)?"
         groups: dict[str, list[Path]] = {}
         for path in sorted(self._directory.iterdir()):
-            match = self._name.fullmatch(path.name)
+            match = re.fullmatch(name, path.name)
             if match:
                 groups.setdefault(match[1], []).append(path)
         return sorted(groups.values(), key=lambda paths: -paths[0].lstat().st_ctime_ns)

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Final, Self
 
-from hq_core.checks import positive_int
+from hq_core.checks import positive_int, seconds
 from hq_core.errors import DequeueTimeout, QueueEmpty
 from hq_core.messages import Buffer, as_message, as_messages
 from hq_core.opening import open_engine
@@ -25,7 +25,13 @@ from hq_core.protocols import (
 from hq_core.stats import QueueStats, RecoveryReport
 from hq_core.waiters import ThreadWaiter
 
+if TYPE_CHECKING:
+    from hq_core.aio import AsyncHybridQueue
+
 __all__ = ["HybridQueue"]
+
+_NEVER: Final = math.inf
+_making_a_view = threading.Lock()
 
 
 class HybridQueue:
@@ -47,10 +53,16 @@ class HybridQueue:
         Most items in memory, at least 1. ``None`` when `memory` is given.
     directory
         Where the overflow goes; made, with mode 0700, if it does not exist.
-    backend, backend_options
-        The name of an installed backend, or a factory for one, and that backend's options.
-    memory, limiter, pump
-        Replace ``CountTier(memory_items)``, ``TokenBucket(10_000, 1_000)``, ``ThreadPump()``.
+    backend
+        The name of an installed backend, or a factory for one.
+    backend_options
+        That backend's own options.
+    memory
+        Replaces ``CountTier(memory_items)``.
+    limiter
+        Replaces ``TokenBucket(10_000, 1_000)``.
+    pump
+        Replaces ``ThreadPump()``.
     durable
         Every item is in the backend before `enqueue` returns, and `close` keeps what is left.
     leftover
@@ -100,6 +112,8 @@ class HybridQueue:
             when_full=when_full,
         )
         self._largest = self._engine.largest
+        self._offer, self._take_one = self._engine.offer, self._engine.take_one
+        self._aio: AsyncHybridQueue | None = None
 
     def enqueue(self, data: Buffer, timeout: float | None = None) -> None:
         """Add one message of 0 to 10 MiB; the caller may reuse its buffer afterwards.
@@ -110,10 +124,10 @@ class HybridQueue:
         Raises `TypeError`, `MessageTooLargeError`, `RateLimited`, `QueueFull`, `BackendError` or
         `QueueClosed`; the message is then not in the queue, and everything else is as it was.
         """
-        deadline = math.inf if timeout is None else _deadline(timeout)
+        deadline = _NEVER if timeout is None else _deadline(timeout)
         if type(data) is not bytes or len(data) > self._largest:
             data = as_message(data, self._largest)
-        if not self._engine.offer(data):
+        if not self._offer(data):
             self._spill([data], deadline)
 
     def enqueue_many(self, items: Iterable[Buffer], timeout: float | None = None) -> None:
@@ -134,8 +148,8 @@ class HybridQueue:
         drained, after `shutdown`, `BackendError` when the disk cannot be read (nothing is lost, try
         again), `CorruptedData` when stored messages turned out to be damaged.
         """
-        deadline = math.inf if timeout is None else _deadline(timeout)
-        item = self._engine.take_one()
+        deadline = _NEVER if timeout is None else _deadline(timeout)
+        item = self._take_one()
         if item is not None:
             return item
         return self._wait_for(1, deadline, timeout)[0]
@@ -150,7 +164,7 @@ class HybridQueue:
 
     def try_dequeue(self) -> bytes:
         """Remove and return the oldest message; `QueueEmpty` exactly when `depth` is 0."""
-        item = self._engine.take_one()
+        item = self._take_one()
         if item is not None:
             return item
         items = self._engine.take(1, None)
@@ -185,6 +199,16 @@ class HybridQueue:
         return f"<HybridQueue {self._engine.stream_id!r}>"
 
     @property
+    def aio(self) -> "AsyncHybridQueue":
+        """This queue for coroutines: what threads put in, they get out, and the other way round."""
+        from hq_core.aio import AsyncHybridQueue  # asyncio takes longer to import than all the rest
+
+        with _making_a_view:
+            if self._aio is None:
+                self._aio = AsyncHybridQueue._view(self._engine)
+        return self._aio
+
+    @property
     def depth(self) -> int:
         """Messages in the queue, in memory and stored."""
         return self._engine.depth()
@@ -214,7 +238,8 @@ class HybridQueue:
             waiter = ThreadWaiter() if waits else None
             if self._engine.spill(items, waiter) or waiter is None:
                 return
-            _sleep(waiter, deadline, self._engine.withdraw_producer)
+            with self._engine.blocked(waiter):
+                _sleep(waiter, deadline, self._engine.withdraw_producer)
 
     def _wait_for(self, max_items: int, deadline: float, timeout: float | None) -> list[bytes]:
         while True:
@@ -233,13 +258,9 @@ class HybridQueue:
 def _deadline(timeout: float | None) -> float:
     """When a wait of `timeout` seconds ends, on the monotonic clock."""
     if timeout is None:
-        return math.inf
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
-        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be 0 (do not wait) or more, not {timeout}")
-    if timeout > threading.TIMEOUT_MAX:
-        return math.inf
+        return _NEVER
+    if seconds("timeout", timeout) > threading.TIMEOUT_MAX:
+        return _NEVER
     return time.monotonic() + timeout
 
 

@@ -117,7 +117,7 @@ def check_option_names(
     backend: object, factory: BackendFactory, given: Mapping[str, object]
 ) -> None:
     """Raise `ValueError`, listing the known ones, if `given` names an option `factory` lacks."""
-    known = options(factory)
+    known = options(factory) if given else {}
     for name in given:
         if name not in known:
             listed = ", ".join(known) or "none"

@@ -1,9 +1,10 @@
 """Results handed to callers: frozen, one consistent moment each."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["QueueStats", "RecoveryReport"]
+__all__ = ["Damage", "Inspection", "QueueStats", "RecoveryReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +12,8 @@ class QueueStats:
     """One consistent snapshot of a queue.
 
     The accounts always balance: ``enqueued == dequeued + discarded + depth``. The first five
-    fields are the specification's, in its order.
+    fields are the specification's, in its order. Snapshots are equal if nothing has happened
+    between them: the two times, which go on by themselves, do not matter.
     """
 
     stream_id: str
@@ -41,6 +43,28 @@ class QueueStats:
     """Items refused with `RateLimited`; they are not in any other counter."""
     recovered: int
     """Items found in the backend at opening."""
+    backend: str
+    """The name of the overflow backend."""
+    directory: Path
+    """Where the overflow is, as given."""
+    memory_limit_bytes: int | None
+    """Most payload bytes in the memory tier; None when only their number is limited."""
+    disk_limit_bytes: int | None
+    """Most `disk_bytes`, that is `max_overflow_bytes`; None when only the disk limits them."""
+    dropped_newest: int
+    """The part of `dropped` that was new and never got in; the rest were the oldest."""
+    damaged: int
+    """The part of `discarded` that was stored and could not be read. What is neither `dropped` nor
+    `damaged` was undelivered at `close`."""
+    spilled_bytes: int
+    """Payload bytes of the `spilled` items."""
+    refilled_bytes: int
+    """Payload bytes read back from the backend, those of `recovered` items included."""
+    blocked_seconds: float = field(compare=False)
+    """Seconds that producers have waited for room, all together, waits under way included."""
+    oldest_age_seconds: float = field(compare=False)
+    """Seconds since the oldest item was enqueued, or recovered; 0.0 when there is none. Never too
+    low; too high by less than 0.1 s, or than 2 % of the greatest age since that item came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +83,40 @@ class RecoveryReport:
     """The file holding what was moved aside."""
     reason: str = ""
     """Why something was moved aside, in words; empty when nothing was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a stream's files say of themselves, before every record has been looked at."""
+
+    format: str
+    """What the records lie in, in a word or two: ``"plain"``, ``"checksummed"``."""
+    records: int
+    """Records that are not done."""
+    size_bytes: int
+    """Live bytes of those records, framing included."""
+    head: int = 0
+    """Where the oldest of them begins, in bytes from the start of the log."""
+    tail: int = 0
+    """Where the newest of them ends."""
+    position: str = "good"
+    """Whether what says where the head is can be relied on: ``"good"``, or what is wrong."""
+    torn_bytes: int = 0
+    """Bytes behind the tail that belong to no record, such as an append that was cut short. That is
+    normal after a crash, and no damage."""
+    damage: str = ""
+    """Why what is behind the tail cannot be read; empty if nothing is wrong with it."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Options of the backend that write a store of this format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A place where no record can be made of what is stored."""
+
+    offset: int
+    """Where it begins, in bytes from the start of the data file."""
+    size_bytes: int
+    """How many bytes it takes; 0 if that cannot be said."""
+    reason: str
+    """What is wrong there."""

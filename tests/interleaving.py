@@ -20,6 +20,7 @@ from typing import Final
 import greenlet
 
 __all__ = [
+    "ControlledCondition",
     "ControlledLock",
     "ControlledPump",
     "ControlledWaiter",
@@ -74,7 +75,8 @@ class Scheduler:
 
     def spawn(self, name: str, target: Callable[[], None]) -> None:
         """Add a task."""
-        self._tasks.append(_Task(name, greenlet.greenlet(target)))
+        main = self._current.run.parent if self._current else None
+        self._tasks.append(_Task(name, greenlet.greenlet(target, main)))
 
     def pause(
         self,
@@ -153,6 +155,39 @@ class ControlledLock:
         self._held = False
 
 
+class ControlledCondition:
+    """Stands in for `threading.Condition`; `notify` wakes who has waited longest."""
+
+    def __init__(self, scheduler: Scheduler, lock: ControlledLock) -> None:
+        self._scheduler = scheduler
+        self._lock = lock
+        self._waiting: list[object] = []
+
+    def __enter__(self) -> None:
+        self._lock.__enter__()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.__exit__(*exc_info)
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        while not predicate():
+            if timeout is not None:
+                assert timeout == 0, "only waits without end or without waiting are simulated"
+                return False
+            ticket = object()
+            self._waiting.append(ticket)
+            self._lock.__exit__()
+            self._scheduler.pause(lambda ticket=ticket: ticket not in self._waiting)  # type: ignore[misc] # mypy knows no default here
+            self._lock.__enter__()
+        return True
+
+    def notify(self) -> None:
+        del self._waiting[:1]
+
+    def notify_all(self) -> None:
+        self._waiting.clear()
+
+
 class ControlledWaiter:
     """Stands in for `hq_core.waiters.ThreadWaiter`."""
 
@@ -160,9 +195,10 @@ class ControlledWaiter:
         self._scheduler = scheduler
         self._woken = False
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
         assert not self._woken, "woken twice"
         self._woken = True
+        return True
 
     def wait(self, timeout: float) -> bool:
         struck = False

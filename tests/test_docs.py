@@ -22,16 +22,19 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
 import pytest
+import yaml
 
 import hq_backends
 import hq_core
 from hq_backends.file.format import Plain
 from hq_core import (
     API_VERSION,
+    AsyncHybridQueue,
     Capability,
     HybridQueue,
     OverflowBackend,
     QueueStats,
+    SpoolTools,
     Stream,
     errors,
     hookspecs,
@@ -40,14 +43,17 @@ from hq_core import (
 from hq_core.naming import file_name, stream_id
 from hq_core.protocols import Leftover, OnCorruption, WhenFull
 from hq_core.testing import BackendConformance
+from hq_metrics.table import METRICS, Metric
 
 ROOT: Final = Path(__file__).parent.parent
 DOCS: Final = sorted(ROOT.glob("docs/**/*.md"))
 PAGES: Final = sorted(ROOT.glob("*.md")) + DOCS
 API: Final = ROOT / "docs" / "api.md"
 FORMAT: Final = ROOT / "docs" / "file-format.md"
+ASYNCIO: Final = ROOT / "docs" / "asyncio.md"
 BACKEND_API: Final = ROOT / "docs" / "backend-api.md"
 CHOOSING: Final = ROOT / "docs" / "choosing-a-backend.md"
+MONITORING: Final = ROOT / "docs" / "monitoring.md"
 GUIDE: Final = ROOT / "docs" / "writing-a-backend.md"
 SPECIFICATION: Final = ROOT / "docs" / "specification.md"
 
@@ -231,6 +237,17 @@ def test_the_api_on_one_page_lists_every_member_with_its_parameters() -> None:
     assert {member.partition("(")[0] for member in members} == public
 
 
+def test_the_page_on_asyncio_lists_every_member_with_its_parameters() -> None:
+    members = [
+        span for row in _rows(ASYNCIO, "asyncio member") for span in _spans(row["asyncio member"])
+    ]
+    for member in members:
+        _check(f"AsyncHybridQueue.{member}")
+    public = {name for name in vars(AsyncHybridQueue) if not name.startswith("_")}
+    assert {member.partition("(")[0] for member in members} == public
+    assert _parameters(AsyncHybridQueue) == _parameters(HybridQueue)
+
+
 def test_the_api_on_one_page_lists_every_error() -> None:
     listed = [_spans(row["error"])[0] for row in _rows(API, "error")]
     assert sorted(listed) == sorted(errors.__all__)
@@ -269,6 +286,15 @@ def test_every_method_of_a_backend_is_documented_with_its_parameters() -> None:
 
 def test_every_attribute_of_a_backend_is_documented() -> None:
     assert set(_first_spans("attribute")) == set(OverflowBackend.__annotations__)
+
+
+def test_every_member_of_the_tools_is_documented_with_its_parameters() -> None:
+    listed = _first_spans("tool")
+    for tool in listed:
+        if "(" in tool:
+            _check(f"SpoolTools.{tool}")
+    methods = {n for n, m in vars(SpoolTools).items() if inspect.isfunction(m) and n[0] != "_"}
+    assert {t.partition("(")[0] for t in listed} == methods | set(SpoolTools.__annotations__)
 
 
 def test_every_field_of_a_stream_is_documented_with_its_default() -> None:
@@ -318,6 +344,32 @@ def test_the_guide_to_choosing_says_what_the_backends_say(row: Row) -> None:
     }
     options = registry.options(backend).values()
     assert _spans(row["options"]) == [f"{p.name}={p.default!r}" for p in options]
+
+
+def test_the_table_of_metrics_is_the_one_they_are_made_from() -> None:
+    def label(metric: Metric) -> str:
+        values = ", ".join(f"`{value}`" for value in metric.values)
+        return f"`{metric.label}`: {values}" if metric.label else ""
+
+    assert _rows(MONITORING, "OpenTelemetry") == [
+        {
+            "metric": f"`{metric.prometheus_name}`",
+            "OpenTelemetry": f"`{metric.name}`",
+            "unit": f"`{metric.unit}`",
+            "kind": metric.kind,
+            "label": label(metric),
+            "": metric.help,
+        }
+        for metric in METRICS
+    ]
+    most = sum(len(metric.values) for metric in METRICS)
+    assert f"never more than {most} series" in _prose(MONITORING)
+
+
+def test_every_alert_is_explained() -> None:
+    (group,) = yaml.safe_load((ROOT / "docs/monitoring/alerts.yml").read_text("utf-8"))["groups"]
+    explained = [_spans(row["alert"])[0] for row in _rows(MONITORING, "alert")]
+    assert explained == [rule["alert"] for rule in group["rules"]]
 
 
 def _worked_example() -> type[OverflowBackend]:

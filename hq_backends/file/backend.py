@@ -28,6 +28,7 @@ from hq_backends.file.format import Format, Plain
 from hq_backends.file.opening import OUT_OF_SPACE, take_over
 from hq_backends.file.position import Position
 from hq_backends.file.reader import Reader
+from hq_backends.file.tools import FileTools
 from hq_core.capabilities import Capability
 from hq_core.errors import CorruptedData, QueueFull
 from hq_core.protocols import API_VERSION, Stream
@@ -79,6 +80,7 @@ class FileBackend:
         Capability.DURABLE | Capability.CRASH_SAFE | Capability.POWER_SAFE
     )
     record_overhead: ClassVar[int] = Plain.header_bytes
+    tools: ClassVar[FileTools] = FileTools()
     recovered: RecoveryReport
 
     def __init__(

@@ -14,7 +14,7 @@ from typing import Final
 from hq_backends.file.position import SIDECAR_BYTES, SLOT_SPACING, Position, encode, newest
 from hq_core.errors import BackendError
 
-__all__ = ["DataFile", "Sidecar", "read_at", "sync_directory"]
+__all__ = ["DataFile", "Sidecar", "read_at", "slots", "sync_directory"]
 
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _BUFFERS_A_CALL: Final = 512
@@ -94,7 +94,9 @@ class DataFile(_File):
         """Write all of `buffers` from offset `at` on; how many bytes they were."""
         written = first = 0
         while first < len(buffers):
-            part, size = self._part(buffers, first)
+            part, size = buffers, sum(map(len, buffers))
+            if first or len(part) > _BUFFERS_A_CALL or size > _BYTES_A_CALL:
+                part, size = self._part(buffers, first)
             done = os.pwritev(self.fd, part, at + written)
             if done < size:  # a signal, or a disk about to be full: go on behind what is there
                 rest = memoryview(b"".join(part))
@@ -163,7 +165,7 @@ class Sidecar(_File):
 
     def read(self) -> Position | None:
         """The last position written; None if none can be read."""
-        found = newest(read_at(self.fd, SLOT_SPACING, offset) for offset in (0, SLOT_SPACING))
+        found = newest(slots(self.fd))
         if found is None:
             return None
         self._sequence, position = found
@@ -180,6 +182,11 @@ class Sidecar(_File):
     def flush(self) -> None:
         """Make the position survive power loss."""
         os.fdatasync(self.fd)
+
+
+def slots(fd: int) -> list[bytes]:
+    """The two slots of a sidecar, whole or not."""
+    return [read_at(fd, SLOT_SPACING, offset) for offset in (0, SLOT_SPACING)]
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:

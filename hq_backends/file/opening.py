@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from hq_backends.file import recovery
-from hq_backends.file.checked import Checked
 from hq_backends.file.files import DataFile, Sidecar
 from hq_backends.file.format import Format
 from hq_core.errors import CorruptedData, StreamBusyError
@@ -45,13 +44,7 @@ def take_over(
     blank = noted is None and sidecar.fd >= 0
     if not size or stream.leftover == "discard":
         return _nothing(data, sidecar)
-    form = recovery.format_of(data.fd)
-    if noted and noted.inode != data.inode():
-        noted = None
-    if noted and noted.seed and not form.seed:
-        form = Checked(noted.seed)  # its preamble is damaged; each record tells if it is whole
-    if noted and noted.seed != form.seed:
-        noted = None
+    form, noted = recovery.holding(data.inode(), recovery.format_of(data.fd), noted)
     found = recovery.find(data.fd, size, form, noted, boot, blank=blank)
     rest = size - found.end
     if not (found.records or found.damage) and rest < form.header_bytes:

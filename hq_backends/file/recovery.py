@@ -6,14 +6,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from hq_backends.file.checked import PREAMBLE_BYTES, checked_of
+from hq_backends.file.checked import PREAMBLE_BYTES, Checked, checked_of
 from hq_backends.file.files import read_at
 from hq_backends.file.format import Format, Plain
 from hq_backends.file.position import Position
 from hq_core.errors import CorruptedData
 from hq_core.protocols import MAX_MESSAGE_BYTES
 
-__all__ = ["Survey", "boot_id", "copy", "find", "format_of", "move_aside", "move_part_aside"]
+__all__ = [
+    "Survey",
+    "boot_id",
+    "copy",
+    "find",
+    "format_of",
+    "holding",
+    "move_aside",
+    "move_part_aside",
+]
 
 _BLOCK: Final = 64 * 1024
 _PAGE: Final = 4096
@@ -37,6 +46,10 @@ class Survey:
     """Why what is behind `end` cannot be read; empty if it can, or is merely torn."""
     why_torn: str = "the last record is unfinished"
     """What the bytes torn are."""
+    counted: int = 0
+    """How many of them the position has counted, so that they were not walked."""
+    counted_to: int = 0
+    """Offset behind those."""
 
 
 def boot_id() -> bytes:
@@ -51,6 +64,17 @@ def boot_id() -> bytes:
 def format_of(fd: int) -> Format:
     """The format that a file's first bytes tell."""
     return checked_of(read_at(fd, PREAMBLE_BYTES, 0)) or Plain()
+
+
+def holding(inode: int, form: Format, noted: Position | None) -> tuple[Format, Position | None]:
+    """The format of a file, and what was `noted` of it; None if that is about another file."""
+    if noted and noted.inode != inode:
+        noted = None
+    if noted and noted.seed and not form.seed:
+        form = Checked(noted.seed)  # its preamble is damaged; each record tells if it is whole
+    if noted and noted.seed != form.seed:
+        noted = None
+    return form, noted
 
 
 def find(
@@ -74,7 +98,13 @@ def find(
     sure = noted.tail if same_boot else max(noted.committed, noted.head)
     if noted.tail <= size and _is_possible(noted, form) and _reaches_tail(fd, form, noted, sure):
         rest = walk(fd, form, noted.tail, size, zeros_from=None if same_boot else noted.tail)
-        return replace(rest, head=noted.head, records=noted.records + rest.records)
+        return replace(
+            rest,
+            head=noted.head,
+            records=noted.records + rest.records,
+            counted=noted.records,
+            counted_to=noted.tail,
+        )
     return _walk_all(fd, size, form, noted, None if same_boot else noted.committed)
 
 

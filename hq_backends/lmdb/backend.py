@@ -15,6 +15,7 @@ import lmdb
 from hq_backends.lmdb import records as log
 from hq_backends.lmdb import recovery
 from hq_backends.lmdb.environment import Environment, new_path
+from hq_backends.lmdb.tools import LmdbTools
 from hq_core.capabilities import Capability
 from hq_core.errors import CorruptedData, StreamBusyError
 from hq_core.protocols import API_VERSION, Stream
@@ -63,6 +64,7 @@ class LmdbBackend:
         Capability.DURABLE | Capability.CRASH_SAFE | Capability.POWER_SAFE
     )
     record_overhead: ClassVar[int] = log.KEY_BYTES
+    tools: ClassVar[LmdbTools] = LmdbTools()
     recovered: RecoveryReport
 
     def __init__(

@@ -14,7 +14,7 @@ from lmdb.verify import VerifyError, verify
 from hq_backends.lmdb.records import Span, span
 from hq_core.errors import BackendError, CorruptedData
 
-__all__ = ["Survey", "leftover_bytes", "move_aside", "survey"]
+__all__ = ["Survey", "leftover_bytes", "move_aside", "problem", "survey"]
 
 _META: Final = Struct("=40xIH")
 """The beginning of a meta page up to the size of a page and the flags of the free list."""
@@ -49,20 +49,29 @@ def survey(directory: Path, data: Path) -> Survey:
     """
     nothing = Span(0, 0, 0)
     try:
-        problems: list[str] = verify(directory)  # type: ignore[no-untyped-call] # lmdb has no types for it
-        if problems:
-            return Survey(nothing, "; ".join(problems[:3]))
-        if _free_list_flags(data) != {_INTEGER_KEYS}:
-            return Survey(nothing, "the flags of its free list are wrong")
+        damage = problem(data)
+        if damage:
+            return Survey(nothing, damage)
         with lmdb.open(str(directory), readonly=True, lock=False) as env:
             if any(env.open_db().flags().values()):
                 return Survey(nothing, "its keys are in an order of their own")
             with env.begin(buffers=True) as txn:
                 return Survey(span(txn), "")
-    except (VerifyError, CorruptedData, lmdb.Error) as exc:
+    except (CorruptedData, lmdb.Error) as exc:
         if getattr(exc, "code", 0) > 0:  # an errno: the system failed, the file may be good
             raise
         return Survey(nothing, str(exc))
+
+
+def problem(data: Path) -> str:
+    """What makes the data file `data` one that LMDB must not open; empty if nothing does."""
+    try:
+        problems: list[str] = verify(data)  # type: ignore[no-untyped-call] # lmdb has no types for it
+    except VerifyError as exc:
+        return str(exc)
+    if not problems and _free_list_flags(data) != {_INTEGER_KEYS}:
+        return "the flags of its free list are wrong"
+    return "; ".join(problems[:3])
 
 
 def _free_list_flags(data: Path) -> set[int]:

@@ -25,6 +25,16 @@ STATS = QueueStats(
     spilled=20,
     rate_limited=0,
     recovered=0,
+    backend="file",
+    directory=Path("spool"),
+    memory_limit_bytes=None,
+    disk_limit_bytes=None,
+    dropped_newest=0,
+    damaged=0,
+    spilled_bytes=1000,
+    refilled_bytes=1000,
+    blocked_seconds=0.0,
+    oldest_age_seconds=0.0,
 )
 
 

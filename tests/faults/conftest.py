@@ -30,6 +30,13 @@ def spool() -> "tempfile.TemporaryDirectory[str]":
     return tempfile.TemporaryDirectory(dir=parent)
 
 
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """An empty one, in memory if possible."""
+    with spool() as name:
+        yield Path(name)
+
+
 @pytest.fixture(scope="session")
 def server(library: Path) -> Iterator[ForkServer]:
     """A fork server with the library as it is."""

@@ -15,22 +15,59 @@ import resource
 import sqlite3
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
+from urllib.parse import quote
 
 from hq_core.capabilities import Capability
 from hq_core.errors import BackendError, CorruptedData, QueueFull, StreamBusyError
 from hq_core.hookspecs import hookimpl
 from hq_core.protocols import API_VERSION, OverflowBackend, Stream
-from hq_core.stats import RecoveryReport
+from hq_core.stats import Damage, Inspection, RecoveryReport
 
 __all__ = ["SqliteBackend"]
 
 _TABLE: Final = "CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, data BLOB NOT NULL)"
 _SYNCHRONOUS: Final = {"off": "OFF", "full": "EXTRA"}
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class SqliteTools:
+    """``hq inspect``, ``verify``, ``cat`` and ``repair`` for these files: a `SpoolTools`."""
+
+    suffix: ClassVar[str] = ".sqlite"
+    companions: ClassVar[tuple[str, ...]] = ()
+
+    def inspect(self, path: Path) -> Inspection:
+        """How many records it holds."""
+        damage = ""
+        count = first = end = size = 0
+        with closing(_open_to_read(path)) as db:
+            try:
+                for seq, length in _rows(db, "length(data)"):
+                    first, end = first if count else seq, seq + 1
+                    count, size = count + 1, size + length + SqliteBackend.record_overhead
+            except sqlite3.DatabaseError as exc:
+                damage = _damage_of(exc)
+        return Inspection("sqlite", count, size, head=first, tail=end, damage=damage)
+
+    def salvage(self, path: Path) -> Iterator[bytes | Damage]:
+        """Its records up to the first that cannot be read; a number that is missing is told."""
+        expected = None
+        with closing(_open_to_read(path)) as db:
+            try:
+                for seq, data in _rows(db, "data"):
+                    if expected is not None and seq != expected:
+                        yield Damage(0, 0, f"records {expected} to {seq - 1} are missing")
+                    expected = seq + 1
+                    yield bytes(data)
+                for (said,) in db.execute("PRAGMA quick_check(1)"):
+                    if said != "ok":
+                        yield Damage(0, 0, said)
+            except sqlite3.DatabaseError as exc:
+                yield Damage(0, 0, _damage_of(exc))
 
 
 class SqliteBackend:
@@ -50,6 +87,7 @@ class SqliteBackend:
         Capability.DURABLE | Capability.CRASH_SAFE | Capability.POWER_SAFE
     )
     record_overhead: ClassVar[int] = 16
+    tools: ClassVar[SqliteTools] = SqliteTools()
     recovered: RecoveryReport
 
     def __init__(self, stream: Stream, *, sync: Literal["off", "full"] = "off") -> None:
@@ -236,6 +274,30 @@ class SqliteBackend:
 def hq_register_backends() -> list[type[OverflowBackend]]:
     """Offer `SqliteBackend` under the name ``sqlite``."""
     return [SqliteBackend]
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    """Open it without a lock, which an owner that is writing would meet."""
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.exists():
+        raise BackendError(
+            f"{path} is being written, or was when its owner died: let a queue open it"
+        )
+    where = f"file:{quote(os.fspath(path.absolute()))}?mode=ro&immutable=1"
+    return sqlite3.connect(where, uri=True)
+
+
+def _rows(db: sqlite3.Connection, column: str) -> Iterable[tuple[int, Any]]:
+    """Every record's number and `column`; none of a database that has not been used."""
+    made = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'records'").fetchone()[0]
+    return db.execute(f"SELECT seq, {column} FROM records ORDER BY seq") if made else ()
+
+
+def _damage_of(exc: sqlite3.DatabaseError) -> str:
+    """What is wrong. Raises `exc` again if it is about something else."""
+    if getattr(exc, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+        raise exc
+    return str(exc)
 
 
 @contextmanager

@@ -1,0 +1,114 @@
+"""Reading what a stream left, without owning it: `SpoolTools` for LMDB environments.
+
+Each key tells where its record begins in the log, so each record has to end where the next one
+begins. Where two do not meet, the one that does not fit to what is behind it is damaged.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, Final
+
+from hq_backends.lmdb import recovery
+from hq_backends.lmdb.pages import Node, Pages
+from hq_core.errors import BackendError
+from hq_core.stats import Damage, Inspection
+
+__all__ = ["LmdbTools"]
+
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class LmdbTools:
+    """``<stream>.lmdb/data.mdb``, opened for reading and never by LMDB itself."""
+
+    suffix: ClassVar[str] = ".lmdb/data.mdb"
+    companions: ClassVar[tuple[str, ...]] = ()
+
+    def inspect(self, path: Path) -> Inspection:
+        """See `SpoolTools`; walks the tree."""
+        head = tail = records = 0
+        with _pages(path) as pages:
+            for node in pages.nodes():
+                if isinstance(node, Node):
+                    head, tail = head if records else node.key, node.end
+                    records += 1
+            return Inspection(
+                format="lmdb",
+                records=records,
+                size_bytes=max(tail - head, 0),
+                head=head,
+                tail=tail,
+                damage=pages.problem,
+            )
+
+    def salvage(self, path: Path) -> Iterator[bytes | Damage]:
+        """See `SpoolTools`."""
+        told = False
+        with _pages(path) as pages:
+            if pages.problem:
+                told = True
+                yield Damage(0, 0, pages.problem)
+            for found in _fitting(pages.nodes()):
+                if isinstance(found, Damage):
+                    told = True
+                    yield found
+                else:
+                    yield pages.payload(found)
+            problem = recovery.problem(path) if pages.size and not told else ""
+        if problem:  # of no record's, and yet LMDB must not be let near it
+            yield Damage(0, 0, problem)
+
+
+def _fitting(nodes: Iterator[Node | Damage]) -> Iterator[Node | Damage]:
+    """The nodes that prove right, by the two that follow each."""
+    ahead: list[Node | Damage] = []
+    end: int | None = None  # of the last one that was right
+    while True:
+        while len(ahead) < 3 and (node := next(nodes, None)) is not None:
+            ahead.append(node)
+        if not ahead:
+            return
+        one = ahead.pop(0)
+        if isinstance(one, Damage):
+            end = None
+            yield one
+            continue
+        if end is not None and one.key != end:
+            yield Damage(one.at, 0, f"the record at {end} in the log is missing")
+            if not _meets(one, ahead[:1]):
+                end = None
+                continue
+        elif _is_wrong(one, ahead):
+            yield Damage(one.at, one.size, f"the record at {one.key} in the log is not whole")
+            end = None
+            continue
+        end = one.end
+        yield one
+
+
+def _meets(node: Node, following: list[Node | Damage]) -> bool:
+    """Whether `node` ends where the next one begins."""
+    return any(isinstance(other, Node) and node.end == other.key for other in following)
+
+
+def _is_wrong(node: Node, following: list[Node | Damage]) -> bool:
+    """Whether it is `node` that is wrong, not the next one, if the two do not meet."""
+    other = following[0] if following else None
+    if not isinstance(other, Node) or node.end == other.key:
+        return False
+    if len(following) > 1 and isinstance(following[1], Node):
+        return _meets(other, following[1:])
+    return node.is_long or abs(node.end - other.key) == 1  # lengths that the page does not show
+
+
+@contextmanager
+def _pages(path: Path) -> Iterator[Pages]:
+    fd = os.open(path, _READ)
+    try:
+        yield Pages(fd)
+    except BackendError as exc:
+        raise BackendError(f"{path}: {exc}") from exc
+    finally:
+        os.close(fd)

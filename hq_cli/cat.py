@@ -1,0 +1,99 @@
+"""``hq cat``: what a stream has left on disk, to standard output."""
+
+import argparse
+import contextlib
+import errno
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from hq_cli.console import Console
+from hq_cli.descriptors import Sink, check_open
+from hq_cli.errors import CommandError
+from hq_cli.spool import EXIT_STATUS, found, printable, the_failure
+from hq_cli.supervision import explain_write
+from hq_core import Damage, HybridQueueError
+from hq_core.spool import Spool, own, salvage
+
+__all__ = ["configure", "run"]
+
+_STDOUT: Final = 1
+_READ_ONLY: Final = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the arguments of ``hq cat``."""
+    parser.set_defaults(run=run)
+    parser.description = (
+        "Write every whole record that a stream has left on disk to standard output, oldest first "
+        "and one behind the other: what 'hq pipe' would have delivered. Takes nothing out of the "
+        "stream. What is damaged is left out, and told. Refuses a stream that a queue has open."
+    )
+    parser.epilog = EXIT_STATUS
+    add = parser.add_argument
+    add("path", metavar="FILE|DIR", type=Path, help="a file of the stream, or a directory with one")
+    add("--framed", action="store_true", help="4 bytes of length, big-endian, before each record")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``hq cat``; returns the exit status."""
+    check_open(_STDOUT, "standard output", writable=True)
+    spool = _only(found(args.path), args.path)
+    console = Console(sys.stderr)
+    places = 0
+    with _kept_closed(spool):
+        for record in _records(spool):
+            if isinstance(record, Damage):
+                places += 1
+                console.say(printable(f"left out at byte {record.offset}: {record.reason}"))
+            else:
+                _write(Sink(_STDOUT), record, framed=args.framed)
+    return 2 if places else 0
+
+
+def _only(spools: list[Spool], path: Path) -> Spool:
+    if len(spools) != 1:
+        there = f"{len(spools)} streams are in {path}: name one of their files"
+        raise CommandError(printable(there if spools else f"no stream is in {path}"))
+    return spools[0]
+
+
+def _records(spool: Spool) -> Iterator[bytes | Damage]:
+    """The spool's, with what fails told as the command does."""
+    try:
+        yield from salvage(spool)
+    except (HybridQueueError, OSError) as exc:
+        raise the_failure(exc) from exc
+
+
+def _write(sink: Sink, record: bytes, *, framed: bool) -> None:
+    try:
+        if framed:
+            sink.write(len(record).to_bytes(4, "big"))
+        sink.write(record)
+    except OSError as exc:
+        raise CommandError(explain_write(exc)) from exc
+
+
+@contextlib.contextmanager
+def _kept_closed(spool: Spool) -> Iterator[None]:
+    """No queue opens the stream within this context, unless it is where nothing can be written."""
+    if spool.aside:
+        yield
+        return
+    try:
+        lock = own(spool)
+    except OSError as exc:
+        if exc.errno not in _READ_ONLY:
+            raise the_failure(exc) from exc
+        if owner := spool.owner():
+            raise CommandError(printable(f"{spool.path} is in use by process {owner}")) from exc
+        yield
+        return
+    except HybridQueueError as exc:
+        raise the_failure(exc) from exc
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,261 @@
+"""`StdlibQueue`: a hybrid queue for code that was written for `queue.Queue`.
+
+Rules:
+
+- The hybrid queue stores, orders and wakes; here are only `maxsize` and the tasks. Both are derived
+  from one snapshot of its accounts, so that recovered, dropped and damaged items are right too.
+- `mutex` guards what is counted here and is never held during a call that may wait or do I/O.
+- A put that may have to wait for `maxsize` says so (`_waiting`) before it looks at the depth, a get
+  asks after it has changed the depth: so no lock is needed to see that nobody waits.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Self, TypeVar, overload
+
+from hq_core.checks import instance
+from hq_core.errors import QueueEmpty, QueueFull
+from hq_core.messages import Buffer
+from hq_core.queue import HybridQueue
+
+__all__ = ["StdlibQueue"]
+
+T = TypeVar("T")
+
+
+class StdlibQueue(queue.Queue[T]):
+    """A `queue.Queue` whose items are in a hybrid queue, with 3.13's `shutdown` on every version.
+
+        hybrid = HybridQueue("jobs", 1000, "spool", limiter=Unlimited(), when_full="block")
+        with StdlibQueue(hybrid, dumps=encode, loads=decode) as jobs: ...
+
+    It takes `hybrid` over, as `io.TextIOWrapper` does its buffer: put, take, shut down and close
+    only here from then on. Properties and `stats()` of `hybrid` may be asked at any time. As a
+    context manager it ends with ``shutdown(immediate=True)``.
+
+    Raises `TypeError` and `ValueError` for arguments that do not fit.
+
+    Parameters
+    ----------
+    hybrid
+        An open queue with ``limiter=Unlimited()``, and any `when_full` but ``"raise"``: callers of
+        `put` expect it to wait for room, and know nothing of a limiter. With ``"drop_oldest"`` or
+        ``"drop_newest"`` it never waits, and what is dropped counts as done.
+    maxsize
+        Most items in the queue, memory and overflow together; 0 or less: as many as the bounds of
+        `hybrid` allow, for which `put` waits as well. Not with ``when_full="drop_…"``.
+    dumps, loads
+        How an item becomes bytes in `put`, and is made from them in `get`; both, or neither if
+        items are bytes. What they raise comes out of these calls. There is no default for other
+        objects, since the obvious one, `pickle`, runs whatever code a spool file holds.
+    """
+
+    @overload
+    def __init__(self: "StdlibQueue[bytes]", hybrid: HybridQueue, maxsize: int = 0) -> None: ...
+    @overload
+    def __init__(
+        self,
+        hybrid: HybridQueue,
+        maxsize: int = 0,
+        *,
+        dumps: Callable[[T], Buffer],
+        loads: Callable[[bytes], T],
+    ) -> None: ...
+    def __init__(
+        self,
+        hybrid: HybridQueue,
+        maxsize: int = 0,
+        *,
+        dumps: Callable[[Any], Buffer] | None = None,
+        loads: Callable[[bytes], Any] | None = None,
+    ) -> None:
+        # The base class is there for isinstance() and for annotations: none of its state is used.
+        instance("hybrid", hybrid, HybridQueue, "an open HybridQueue")
+        instance("maxsize", maxsize, int, "a number of items")
+        if (dumps is None) != (loads is None):
+            raise TypeError("dumps and loads go together: give both, or neither if items are bytes")
+        _check_policies(hybrid, maxsize)
+        self.maxsize = maxsize
+        self.is_shutdown = False
+        self.mutex = threading.Lock()
+        self.not_full = threading.Condition(self.mutex)
+        self.all_tasks_done = threading.Condition(self.mutex)
+        self._hybrid = hybrid
+        self._dumps = dumps or _as_it_is
+        self._loads = loads or _as_it_is
+        self._counts = hybrid._engine.counts
+        _, enqueued, dequeued = self._counts()
+        self._let_in = enqueued  # puts that passed `maxsize`, finished or on their way
+        self._waiting = 0  # puts that look whether they may enter, or wait until they may
+        self._done = dequeued
+        self._ended = False
+
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
+        """Add `item`, waiting for room up to `timeout` seconds if `block` (None: without end).
+
+        Raises `queue.Full` or `ShutDown`; besides, what `dumps` raises, and the failures of a
+        queue that is partly on disk: `BackendError`, `MessageTooLargeError`. The item is then not
+        in the queue. A full disk on which nothing of this queue is left to be taken is `queue.Full`
+        at once.
+        """
+        data = self._dumps(item)
+        seconds = _seconds(block, timeout)
+        started = time.monotonic() if seconds else 0.0
+        with self.mutex:
+            if self.maxsize > 0:
+                self._wait_to_enter(seconds)
+            self._let_in += 1
+        try:
+            if seconds:
+                seconds = max(0.0, started + seconds - time.monotonic())
+            self._hybrid.enqueue(data, seconds)
+        except BaseException:
+            with self.mutex:
+                self._let_in -= 1
+                self._wake_all()
+            raise
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """Remove and return the oldest item, waiting up to `timeout` seconds if `block`.
+
+        Raises `queue.Empty` or `ShutDown`; besides, what `loads` raises, the item being gone and
+        its task done then, and the failures `BackendError` and `CorruptedData`.
+        """
+        seconds = _seconds(block, timeout)
+        try:
+            data = self._hybrid.dequeue(seconds)
+        except QueueEmpty:
+            raise
+        except BaseException:  # stored items may have been lost: who waits has to look again
+            with self.mutex:
+                self._wake_all()
+            raise
+        if self._waiting:
+            with self.mutex:
+                self.not_full.notify()
+        try:
+            item: T = self._loads(data)
+        except BaseException:
+            self.task_done()
+            raise
+        return item
+
+    def task_done(self) -> None:
+        """One item that was taken is dealt with; `ValueError` if there are no more such items."""
+        with self.all_tasks_done:
+            unfinished = self.unfinished_tasks - 1
+            if unfinished < 0:
+                raise ValueError("task_done() called too many times")
+            self._done += 1
+            if not unfinished:
+                self.all_tasks_done.notify_all()
+
+    def join(self) -> None:
+        """Wait until every item has been taken and dealt with, those of an earlier owner included.
+
+        What is dropped, lost to damage or left by ``shutdown(immediate=True)`` counts as done.
+        """
+        with self.all_tasks_done:
+            self.all_tasks_done.wait_for(lambda: not self.unfinished_tasks)
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Make `put` raise `ShutDown`, and `get` once the rest is drained; wake whoever waits.
+
+        `immediate`: do not wait for that, but close the hybrid queue. It discards the rest or, if
+        it is durable, keeps it for its next opening; either way `join` does not wait for it.
+        """
+        self._hybrid.shutdown()
+        try:
+            if immediate:
+                self._hybrid.close()
+        finally:
+            with self.mutex:
+                self.is_shutdown = True
+                self._ended |= immediate
+                self._wake_all()
+
+    def qsize(self) -> int:
+        """Number of items, in memory and stored."""
+        return 0 if self._ended else self._hybrid.depth
+
+    def empty(self) -> bool:
+        """Whether `qsize` is 0."""
+        return not self.qsize()
+
+    def full(self) -> bool:
+        """Whether there are `maxsize` items. Where `hybrid` has a bound in bytes, `put` may wait
+        although there are not."""
+        return 0 < self.maxsize <= self.qsize()
+
+    @property
+    def unfinished_tasks(self) -> int:  # type: ignore[override] # theirs is a variable, never set
+        """Items in the queue, and taken ones for which `task_done` is still to come."""
+        depth, _, dequeued = self._counts()
+        held = 0 if self._ended else depth
+        return max(0, held + dequeued - self._done)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.shutdown(immediate=True)
+
+    def __repr__(self) -> str:
+        return f"<StdlibQueue of {self._hybrid!r}>"
+
+    def _wait_to_enter(self, seconds: float | None) -> None:
+        """Wait until fewer than `maxsize` items are in the queue. Holds `mutex`."""
+        self._waiting += 1
+        try:
+            if not self.not_full.wait_for(self._may_enter, seconds):
+                raise QueueFull(f"the queue holds {self.maxsize} items, its maxsize")
+        finally:
+            self._waiting -= 1
+
+    def _may_enter(self) -> bool:
+        """Whether there is room, or the queue is going to refuse. Holds `mutex`."""
+        if self.maxsize <= 0 or self.is_shutdown:
+            return True
+        depth, enqueued, _ = self._counts()
+        on_their_way = self._let_in - enqueued
+        return depth + on_their_way < self.maxsize
+
+    def _wake_all(self) -> None:
+        self.not_full.notify_all()
+        self.all_tasks_done.notify_all()
+
+
+def _check_policies(hybrid: HybridQueue, maxsize: int) -> None:
+    engine = hybrid._engine
+    if not engine.unlimited:
+        raise ValueError(
+            "callers of put() cannot be told to slow down: open the hybrid queue with "
+            "limiter=Unlimited()"
+        )
+    if engine.when_full == "raise":
+        raise ValueError(
+            "callers of put() expect it to wait for room: open the hybrid queue with "
+            'when_full="block", "drop_oldest" or "drop_newest"'
+        )
+    if maxsize > 0 and engine.when_full != "block":
+        raise ValueError(
+            f'maxsize={maxsize} makes put() wait, when_full="{engine.when_full}" makes it drop: '
+            'leave maxsize 0, or open the hybrid queue with when_full="block"'
+        )
+
+
+def _seconds(block: bool, timeout: float | None) -> float | None:
+    """How long to wait, as the hybrid queue wants it: None without end, 0 not at all."""
+    if not block:
+        return 0.0
+    if timeout is None or timeout > threading.TIMEOUT_MAX:
+        return None
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be a number of seconds, 0 or more, not {timeout}")
+    return timeout
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
