@@ -47,7 +47,7 @@ class AsyncHybridQueue:
     """A `HybridQueue` for coroutines: the same queue, with the calls that may wait to be awaited.
 
     The parameters are those of `HybridQueue`. Constructing one opens nothing and needs no event
-    loop; `async with`, or `await queue.open()`, opens it::
+    loop; `async with`, or `await queue.open()`, opens it:
 
         async with AsyncHybridQueue("camera-1", 1000, "/var/spool/video") as queue:
             await queue.enqueue(b"packet")

@@ -75,8 +75,6 @@ class Stream:
 class OverflowBackend(Protocol):
     """An ordered log of byte records with a read position: where items go that memory cannot hold.
 
-    ::
-
         trimmed | read, not trimmed | stored, not read | <- append
                 ^ trim moves here   ^ read moves here
 

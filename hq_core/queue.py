@@ -41,6 +41,10 @@ class HybridQueue:
     memory, the rest in ``/var/spool/video/camera-1.overflow``, at most 10,000 items/s, discarded
     at `close`. All methods may be called from any thread.
 
+    Raises `TypeError` or `ValueError` for arguments of the wrong type or value, `PluginError` for a
+    backend that cannot be used, `CapabilityError` if the backend does not promise what `durable`
+    needs, `StreamBusyError` if the stream has an owner, `BackendError` if it cannot be opened.
+
     Parameters
     ----------
     stream_id
@@ -49,10 +53,16 @@ class HybridQueue:
         Most items in memory, at least 1. ``None`` when `memory` is given.
     directory
         Where the overflow goes; made, with mode 0700, if it does not exist.
-    backend, backend_options
-        The name of an installed backend, or a factory for one, and that backend's options.
-    memory, limiter, pump
-        Replace ``CountTier(memory_items)``, ``TokenBucket(10_000, 1_000)``, ``ThreadPump()``.
+    backend
+        The name of an installed backend, or a factory for one.
+    backend_options
+        That backend's own options.
+    memory
+        Replaces ``CountTier(memory_items)``.
+    limiter
+        Replaces ``TokenBucket(10_000, 1_000)``.
+    pump
+        Replaces ``ThreadPump()``.
     durable
         Every item is in the backend before `enqueue` returns, and `close` keeps what is left.
     leftover
@@ -67,10 +77,6 @@ class HybridQueue:
     when_full
         What `enqueue` does when neither tier has room: ``"raise"`` `QueueFull`, ``"block"``,
         ``"drop_oldest"`` or ``"drop_newest"``.
-
-    Raises `TypeError` or `ValueError` for arguments of the wrong type or value, `PluginError` for a
-    backend that cannot be used, `CapabilityError` if the backend does not promise what `durable`
-    needs, `StreamBusyError` if the stream has an owner, `BackendError` if it cannot be opened.
     """
 
     def __init__(

@@ -59,8 +59,8 @@ class FileBackend:
 
     ``<stream>.overflow.pos`` beside it tells where the records begin that are not done.
 
-    Options
-    -------
+    Parameters
+    ----------
     read_ahead
         Bytes read at once, 64 KiB to 1 MiB.
     fsync
