@@ -4,12 +4,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo bench test lint types pytest faults wheel-test example-test format clean
+.PHONY: demo bench test lint types pytest docs pictures faults wheel-test example-test format clean
 
 demo: .venv/package
 	$(BIN)/hq demo
 
-test: lint types pytest wheel-test example-test
+test: lint types pytest docs wheel-test example-test
 
 lint: .venv/dev
 	$(BIN)/ruff check
@@ -21,6 +21,14 @@ types: .venv/dev
 
 pytest: .venv/dev
 	$(BIN)/pytest
+
+# The documentation site, into build/site.
+docs: .venv/dev
+	$(BIN)/python -m scripts.site
+
+# Those in docs/images that show the command; a quarter of a minute.
+pictures: .venv/dev
+	$(BIN)/python -m scripts.pictures
 
 # The fault campaign, whole. A test of it may take long, so one that hangs is given up late.
 faults: .venv/dev
@@ -58,7 +66,7 @@ example-test: build/wheel
 	cmp sent received; rmdir spool
 
 build/wheel: .venv/dev pyproject.toml README.md $(shell find hq_* -type f -not -name '*.pyc')
-	@rm -rf build; mkdir build
+	@rm -rf build/dist build/wheel; mkdir -p build
 	@$(BIN)/python -m build --outdir build/dist >build/log 2>&1 || { cat build/log; exit 1; }
 	@touch $@
 
@@ -72,7 +80,7 @@ format: .venv/dev
 	$(BIN)/ruff check --fix
 
 clean:
-	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist hq-demo.svg
+	rm -rf .venv .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist hq-demo.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: the package alone is enough for the demo, the development tools come on top.

@@ -48,6 +48,8 @@ _THROUGHPUT = {
             ("pair", "enqueue + dequeue, one thread"),
             ("pair batch", "the same in batches of 64"),
             ("two threads", "one producer, one consumer"),
+            ("thread to loop", "from a thread to a coroutine"),
+            ("loop to thread", "from a coroutine to a thread"),
         ),
     ),
     "throughput-disk.svg": (

@@ -3,12 +3,13 @@
 To add one, write a function that opens it and put it into `PEERS`.
 """
 
+import importlib
 import os
 import queue
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,9 @@ class OpenQueue:
     close: Callable[[], object]
     put_many: Callable[[list[bytes]], object] | None = None
     get_many: Callable[[int], list[bytes]] | None = None
+    async_put: Callable[[bytes], Awaitable[object]] | None = None
+    async_get: Callable[[], Awaitable[bytes]] | None = None
+    """The same queue's, for coroutines."""
     spilled: Callable[[], int] | None = None
     """How many messages went through the disk so far; None: all, or none."""
 
@@ -63,6 +67,8 @@ def _hybrid(
         opened.close,
         opened.enqueue_many,
         opened.dequeue_many,
+        opened.aio.enqueue,
+        opened.aio.dequeue,
         lambda: opened.stats().spilled,
     )
 
@@ -77,18 +83,21 @@ def _simple_queue(directory: Path, memory_items: int) -> OpenQueue:
     return OpenQueue(opened.put, opened.get, _nothing)
 
 
-def _janus(directory: Path, memory_items: int) -> OpenQueue:
-    import janus
+def _two_sided(module: str) -> Callable[[Path, int], OpenQueue]:
+    """janus and culsans, whose queues have a side for threads and one for coroutines."""
 
-    opened = janus.Queue()
-    return OpenQueue(opened.sync_q.put, opened.sync_q.get, opened.close)
+    def opening(directory: Path, memory_items: int) -> OpenQueue:
+        opened = importlib.import_module(module).Queue()
+        threads, coroutines = opened.sync_q, opened.async_q
+        return OpenQueue(
+            threads.put,
+            threads.get,
+            opened.close,
+            async_put=coroutines.put,
+            async_get=coroutines.get,
+        )
 
-
-def _culsans(directory: Path, memory_items: int) -> OpenQueue:
-    import culsans
-
-    opened = culsans.Queue()
-    return OpenQueue(opened.sync_q.put, opened.sync_q.get, opened.close)
+    return opening
 
 
 def _persist_file(directory: Path, memory_items: int) -> OpenQueue:
@@ -223,6 +232,7 @@ def _nothing() -> None:
 
 _PAIR = {"pair", "pair batch"}
 _MEMORY = frozenset({*_PAIR, "two threads", "latency stall", "latency burn"})
+_LOOP = {"thread to loop", "loop to thread"}
 _ONE_THREAD = frozenset({"append", "drain"})
 _TWO_THREADS = frozenset({"sustained", "latency stall", "latency burn"})
 _DISK = _ONE_THREAD | _TWO_THREADS
@@ -230,7 +240,7 @@ _DISK = _ONE_THREAD | _TWO_THREADS
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("hybrid-queue", _hybrid, _MEMORY | _DISK | {"append batch"}, "hybrid-queue"),
+        Peer("hybrid-queue", _hybrid, _MEMORY | _DISK | _LOOP | {"append batch"}, "hybrid-queue"),
         Peer(
             "hybrid-queue, limiter on",
             lambda directory, items: _hybrid(directory, items, limited=True),
@@ -251,8 +261,8 @@ PEERS = {
         ),
         Peer("queue.Queue", _queue, _MEMORY),
         Peer("queue.SimpleQueue", _simple_queue, _MEMORY),
-        Peer("janus", _janus, _MEMORY, "janus"),
-        Peer("culsans", _culsans, _MEMORY, "culsans"),
+        Peer("janus", _two_sided("janus"), _MEMORY | _LOOP, "janus"),
+        Peer("culsans", _two_sided("culsans"), _MEMORY | _LOOP, "culsans"),
         Peer("persist-queue, file", _persist_file, _DISK, "persist-queue"),
         Peer("persist-queue, SQLite", _persist_sqlite, _DISK, "persist-queue"),
         Peer("queuelib", _queuelib, _ONE_THREAD | {"sustained"}, "queuelib"),

@@ -52,6 +52,7 @@ def figures(results: Results) -> list[Figure]:
     """Everything that was to be reached, as far as `results` has it."""
     return [
         *_memory(results),
+        *_asyncio(results),
         *_file(results),
         *_sustained(results),
         *_other_stores_and_pipes(results),
@@ -88,6 +89,16 @@ def _memory(results: Results) -> Iterator[Figure]:
     ratio, note = _rate(results, "two threads", "hybrid-queue", "queue.Queue")
     what = "two threads through memory, 1,316 B"
     yield Figure(what, "1.5 times `queue.Queue`", ratio, 1.5, note=note)
+
+
+def _asyncio(results: Results) -> Iterator[Figure]:
+    for workload, what in (
+        ("thread to loop", "from a thread to a coroutine, 1,316 B"),
+        ("loop to thread", "from a coroutine to a thread, 1,316 B"),
+    ):
+        for peer, goal in (("culsans", 1.2), ("janus", 3)):
+            ratio, note = _rate(results, workload, "hybrid-queue", peer)
+            yield Figure(what, f"{goal} times {peer}", ratio, goal, note=note)
 
 
 def _file(results: Results) -> Iterator[Figure]:

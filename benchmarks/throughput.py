@@ -4,21 +4,35 @@ The number of messages follows from the time there is, so slow peers get fewer. 
 kept and compared when the clock has stopped.
 """
 
+import asyncio
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks import messages
 from benchmarks.cells import Cell, Outcome
 from benchmarks.clock import Clock
 from benchmarks.peers import BATCH, PEERS, OpenQueue
 
-__all__ = ["append", "append_batch", "drain", "pair", "pair_batch", "sustained", "two_threads"]
+__all__ = [
+    "append",
+    "append_batch",
+    "drain",
+    "from_loop",
+    "pair",
+    "pair_batch",
+    "sustained",
+    "to_loop",
+    "two_threads",
+]
 
 Messages = list[bytes]
 Received = list[bytes | None]
+Call = TypeVar("Call")
 Work = Callable[[OpenQueue, Messages, Clock], Received]
 
 _MOST_BYTES = 256 * 1024 * 1024
@@ -81,6 +95,50 @@ def two_threads(cell: Cell, directory: Path, seconds: float) -> Outcome:
             consumer.start()
             for message in sent:
                 put(message)
+            consumer.join()
+        return received
+
+    return _measured(cell, directory, seconds, work, _MOST_ITEMS)
+
+
+def to_loop(cell: Cell, directory: Path, seconds: float) -> Outcome:
+    """One thread produces, one coroutine consumes, at full speed; all fits into memory."""
+
+    def work(queue: OpenQueue, sent: Messages, clock: Clock) -> Received:
+        received: Received = []
+        get, keep = _required(queue.async_get), received.append
+
+        async def consume() -> None:
+            producer = threading.Thread(target=lambda: deque(map(queue.put, sent), 0), daemon=True)
+            with clock.running(len(sent)):
+                producer.start()
+                for _ in sent:
+                    keep(await get())
+            producer.join()
+
+        asyncio.run(consume())
+        return received
+
+    return _measured(cell, directory, seconds, work, _MOST_ITEMS)
+
+
+def from_loop(cell: Cell, directory: Path, seconds: float) -> Outcome:
+    """One coroutine produces, one thread consumes, at full speed; all fits into memory."""
+
+    def work(queue: OpenQueue, sent: Messages, clock: Clock) -> Received:
+        received: Received = []
+        put = _required(queue.async_put)
+        consumer = threading.Thread(
+            target=lambda: received.extend(queue.get() for _ in sent), daemon=True
+        )
+
+        async def produce() -> None:
+            for message in sent:
+                await put(message)
+
+        with clock.running(len(sent)):
+            consumer.start()
+            asyncio.run(produce())
             consumer.join()
         return received
 
@@ -218,6 +276,11 @@ def _measured(
 def _most(cell: Cell) -> int:
     """So many messages fit into the memory of a small machine, twice."""
     return int(min(_MOST_ITEMS, _MOST_BYTES / messages.mean_size(cell.size)))
+
+
+def _required(call: Call | None) -> Call:
+    assert call is not None, "this queue has nothing for coroutines"
+    return call
 
 
 def _batches(sent: Messages) -> list[Messages]:

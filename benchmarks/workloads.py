@@ -21,6 +21,8 @@ WORKLOADS = {
         Workload("pair", _peers("pair"), SIZES, throughput.pair),
         Workload("pair batch", _peers("pair batch"), SIZES, throughput.pair_batch),
         Workload("two threads", _peers("two threads"), SIZES, throughput.two_threads),
+        Workload("thread to loop", _peers("thread to loop"), SIZES, throughput.to_loop),
+        Workload("loop to thread", _peers("loop to thread"), SIZES, throughput.from_loop),
         Workload("append", _peers("append"), SIZES, throughput.append),
         Workload("append batch", _peers("append batch"), SIZES, throughput.append_batch),
         Workload("drain", _peers("drain"), SIZES, throughput.drain),

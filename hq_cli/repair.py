@@ -50,7 +50,8 @@ def _lines(row: Row) -> list[str]:
     if "error" in row:
         return [f"{row['path']}: error: {row['error']}"]
     kept = f"{row['records']} whole records, {format_size(row['payload_bytes'])}"
-    left_out = f"{row['damaged_places']} damaged places"
+    places = row["damaged_places"]
+    left_out = "1 damaged place" if places == 1 else f"{places} damaged places"
     match row["state"]:
         case "fine":
             return [f"{row['path']}: fine, nothing to do"]

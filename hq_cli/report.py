@@ -60,7 +60,7 @@ class Report:
 
     def _read(self, before: Reading | None, *, final: bool = False) -> Reading:
         stats = self._queue.stats()
-        elapsed = round(time.monotonic() - self._start, 3)
+        elapsed = time.monotonic() - self._start
         in_bytes, out_bytes = self._transfer.in_bytes, self._transfer.out_bytes
         seconds = elapsed - before.elapsed if before else elapsed
         return Reading(

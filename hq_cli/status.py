@@ -51,7 +51,8 @@ def rate(now: int, before: int, seconds: float) -> float:
 
 def json_line(reading: Reading) -> str:
     """`reading` as one line of JSON, with its newline."""
-    return json.dumps(dataclasses.asdict(reading)) + "\n"
+    shown = dataclasses.replace(reading, elapsed=round(reading.elapsed, 3))
+    return json.dumps(dataclasses.asdict(shown)) + "\n"
 
 
 def status_line(reading: Reading, width: int | None = None) -> str:

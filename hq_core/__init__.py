@@ -1,5 +1,7 @@
 """A per-stream FIFO of byte messages that overflows to disk and never changes order."""
 
+from typing import TYPE_CHECKING
+
 from hq_core.capabilities import Capability
 from hq_core.errors import (
     BackendError,
@@ -33,9 +35,13 @@ from hq_core.queue import HybridQueue
 from hq_core.stats import Damage, Inspection, QueueStats, RecoveryReport
 from hq_core.stdlib import StdlibQueue
 
+if TYPE_CHECKING:
+    from hq_core.aio import AsyncHybridQueue
+
 __all__ = [
     "API_VERSION",
     "MAX_MESSAGE_BYTES",
+    "AsyncHybridQueue",
     "BackendError",
     "BytesTier",
     "Capability",
@@ -69,3 +75,11 @@ __all__ = [
     "TokenBucket",
     "Unlimited",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "AsyncHybridQueue":  # with asyncio, which not everybody needs
+        from hq_core.aio import AsyncHybridQueue
+
+        return AsyncHybridQueue
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

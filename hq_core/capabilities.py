@@ -14,9 +14,9 @@ class Capability(enum.Flag):
     """
 
     NONE = 0
-    #: Records kept by ``close(delete=False)`` are there, in order, after reopening.
     DURABLE = enum.auto()
-    #: Appended records survive the death of the process, at any instruction.
+    """Records kept by ``close(delete=False)`` are there, in order, after reopening."""
     CRASH_SAFE = enum.auto()
-    #: Appended records survive power loss once ``sync()`` has returned.
+    """Appended records survive the death of the process, at any instruction."""
     POWER_SAFE = enum.auto()
+    """Appended records survive power loss once ``sync()`` has returned."""

@@ -1,6 +1,6 @@
 """Checks of arguments, worded once."""
 
-__all__ = ["choice", "instance", "positive_int"]
+__all__ = ["choice", "instance", "positive_int", "seconds"]
 
 
 def positive_int(name: str, value: object) -> int:
@@ -9,6 +9,15 @@ def positive_int(name: str, value: object) -> int:
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
+    return value
+
+
+def seconds(name: str, value: object) -> float:
+    """`value`, if it is a number of at least 0; else `TypeError` or `ValueError` naming it."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not value >= 0:
+        raise ValueError(f"{name} must be 0 (do not wait) or more, not {value}")
     return value
 
 

@@ -204,6 +204,12 @@ class Engine:
         with self._mutex:
             self._producers.leave(waiter)
 
+    def returned(self) -> None:
+        """Say, before another thread makes this one's `spill`, that its calls have returned."""
+        with self._mutex:
+            if self._taker == get_ident():
+                self._finish()
+
     # ---- consumers -------------------------------------------------------------------------
 
     def take_one(self) -> bytes | None:
@@ -248,6 +254,32 @@ class Engine:
                 break
         self._wake_pump()
         return taken
+
+    def take_now(self, max_items: int, waiter: Waiter | None) -> list[bytes] | None:
+        """`take` without I/O, for an event loop. None: there may be items once `refill` is through.
+
+        Raises `QueueClosed` and `CorruptedData`, each only when it has no item to give.
+        """
+        with self._mutex:
+            if self._durable and self._is_overdue():
+                return None
+            items = self._memory.take(max_items)
+            self._took(len(items))
+            if not items and self._must_refill(False, waiter):
+                return None
+        self._wake_pump()
+        return items
+
+    def refill(self) -> None:
+        """What `take_now` waits for: move stored items into memory, and trim. Does I/O.
+
+        Raises `BackendError` and `CorruptedData`.
+        """
+        with self._io:
+            with self._mutex:  # another consumer's refill may have done it
+                needed = not self._memory.items() or self._done >= _MOST_DONE
+            if needed:
+                self._refill()
 
     def withdraw_consumer(self, waiter: Waiter) -> None:
         """The owner of `waiter` gives up waiting for items."""
@@ -332,6 +364,10 @@ class Engine:
                 self._overflow.close(delete=not self._durable)
             finally:
                 self._ownership.release()
+
+    def rewire_pump(self, wrap: Callable[[Pump], Pump]) -> None:
+        """Have `wrap(pump)` woken and stopped in the pump's place."""
+        self._pump = wrap(self._pump)
 
     # ---- inside, producers: `_mutex` held unless said otherwise ------------------------------
 

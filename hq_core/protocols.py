@@ -75,8 +75,6 @@ class Stream:
 class OverflowBackend(Protocol):
     """An ordered log of byte records with a read position: where items go that memory cannot hold.
 
-    ::
-
         trimmed | read, not trimmed | stored, not read | <- append
                 ^ trim moves here   ^ read moves here
 
@@ -250,5 +248,8 @@ class Pump(Protocol):
 class Waiter(Protocol):
     """Somebody parked: a thread, or a coroutine of some event loop."""
 
-    def wake(self) -> None:
-        """Make the owner try again. Called at most once, under the queue's lock: never blocks."""
+    def wake(self) -> bool:
+        """Make the owner try again. Called at most once, under the queue's lock: never blocks.
+
+        False: it is gone, its event loop closed; the next one is woken in its stead.
+        """

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from hq_core.checks import positive_int
+from hq_core.checks import positive_int, seconds
 from hq_core.errors import DequeueTimeout, QueueEmpty
 from hq_core.messages import Buffer, as_message, as_messages
 from hq_core.opening import open_engine
@@ -25,9 +25,13 @@ from hq_core.protocols import (
 from hq_core.stats import QueueStats, RecoveryReport
 from hq_core.waiters import ThreadWaiter
 
+if TYPE_CHECKING:
+    from hq_core.aio import AsyncHybridQueue
+
 __all__ = ["HybridQueue"]
 
 _NEVER: Final = math.inf
+_making_a_view = threading.Lock()
 
 
 class HybridQueue:
@@ -37,6 +41,10 @@ class HybridQueue:
     memory, the rest in ``/var/spool/video/camera-1.overflow``, at most 10,000 items/s, discarded
     at `close`. All methods may be called from any thread.
 
+    Raises `TypeError` or `ValueError` for arguments of the wrong type or value, `PluginError` for a
+    backend that cannot be used, `CapabilityError` if the backend does not promise what `durable`
+    needs, `StreamBusyError` if the stream has an owner, `BackendError` if it cannot be opened.
+
     Parameters
     ----------
     stream_id
@@ -45,10 +53,16 @@ class HybridQueue:
         Most items in memory, at least 1. ``None`` when `memory` is given.
     directory
         Where the overflow goes; made, with mode 0700, if it does not exist.
-    backend, backend_options
-        The name of an installed backend, or a factory for one, and that backend's options.
-    memory, limiter, pump
-        Replace ``CountTier(memory_items)``, ``TokenBucket(10_000, 1_000)``, ``ThreadPump()``.
+    backend
+        The name of an installed backend, or a factory for one.
+    backend_options
+        That backend's own options.
+    memory
+        Replaces ``CountTier(memory_items)``.
+    limiter
+        Replaces ``TokenBucket(10_000, 1_000)``.
+    pump
+        Replaces ``ThreadPump()``.
     durable
         Every item is in the backend before `enqueue` returns, and `close` keeps what is left.
     leftover
@@ -63,10 +77,6 @@ class HybridQueue:
     when_full
         What `enqueue` does when neither tier has room: ``"raise"`` `QueueFull`, ``"block"``,
         ``"drop_oldest"`` or ``"drop_newest"``.
-
-    Raises `TypeError` or `ValueError` for arguments of the wrong type or value, `PluginError` for a
-    backend that cannot be used, `CapabilityError` if the backend does not promise what `durable`
-    needs, `StreamBusyError` if the stream has an owner, `BackendError` if it cannot be opened.
     """
 
     def __init__(
@@ -103,6 +113,7 @@ class HybridQueue:
         )
         self._largest = self._engine.largest
         self._offer, self._take_one = self._engine.offer, self._engine.take_one
+        self._aio: AsyncHybridQueue | None = None
 
     def enqueue(self, data: Buffer, timeout: float | None = None) -> None:
         """Add one message of 0 to 10 MiB; the caller may reuse its buffer afterwards.
@@ -188,6 +199,16 @@ class HybridQueue:
         return f"<HybridQueue {self._engine.stream_id!r}>"
 
     @property
+    def aio(self) -> "AsyncHybridQueue":
+        """This queue for coroutines: what threads put in, they get out, and the other way round."""
+        from hq_core.aio import AsyncHybridQueue  # asyncio takes longer to import than all the rest
+
+        with _making_a_view:
+            if self._aio is None:
+                self._aio = AsyncHybridQueue._view(self._engine)
+        return self._aio
+
+    @property
     def depth(self) -> int:
         """Messages in the queue, in memory and stored."""
         return self._engine.depth()
@@ -238,11 +259,7 @@ def _deadline(timeout: float | None) -> float:
     """When a wait of `timeout` seconds ends, on the monotonic clock."""
     if timeout is None:
         return _NEVER
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
-        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be 0 (do not wait) or more, not {timeout}")
-    if timeout > threading.TIMEOUT_MAX:
+    if seconds("timeout", timeout) > threading.TIMEOUT_MAX:
         return _NEVER
     return time.monotonic() + timeout
 

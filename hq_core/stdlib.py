@@ -28,14 +28,14 @@ T = TypeVar("T")
 class StdlibQueue(queue.Queue[T]):
     """A `queue.Queue` whose items are in a hybrid queue, with 3.13's `shutdown` on every version.
 
-    ::
-
         hybrid = HybridQueue("jobs", 1000, "spool", limiter=Unlimited(), when_full="block")
         with StdlibQueue(hybrid, dumps=encode, loads=decode) as jobs: ...
 
     It takes `hybrid` over, as `io.TextIOWrapper` does its buffer: put, take, shut down and close
     only here from then on. Properties and `stats()` of `hybrid` may be asked at any time. As a
     context manager it ends with ``shutdown(immediate=True)``.
+
+    Raises `TypeError` and `ValueError` for arguments that do not fit.
 
     Parameters
     ----------
@@ -50,8 +50,6 @@ class StdlibQueue(queue.Queue[T]):
         How an item becomes bytes in `put`, and is made from them in `get`; both, or neither if
         items are bytes. What they raise comes out of these calls. There is no default for other
         objects, since the obvious one, `pickle`, runs whatever code a spool file holds.
-
-    Raises `TypeError` and `ValueError` for arguments that do not fit.
     """
 
     @overload

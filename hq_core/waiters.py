@@ -27,9 +27,10 @@ class ThreadWaiter:
         self._lock = allocate_lock()
         self._lock.acquire()
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
         """End the wait. Called at most once."""
         self._lock.release()
+        return True
 
     def wait(self, timeout: float | None = None) -> bool:
         """Sleep until woken (True) or for `timeout` seconds (False)."""
@@ -46,9 +47,9 @@ class Line(OrderedDict[Waiter, None]):
         self[waiter] = None
 
     def wake(self, count: int) -> None:
-        """Wake the first `count` waiters, or as many as there are."""
-        for _ in range(min(count, len(self))):
-            self.popitem(last=False)[0].wake()
+        """Wake the first `count` waiters that are still there, or as many as there are."""
+        while count and self:
+            count -= self.popitem(last=False)[0].wake()
 
     def wake_all(self) -> None:
         """Wake everybody."""

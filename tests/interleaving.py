@@ -75,7 +75,8 @@ class Scheduler:
 
     def spawn(self, name: str, target: Callable[[], None]) -> None:
         """Add a task."""
-        self._tasks.append(_Task(name, greenlet.greenlet(target)))
+        main = self._current.run.parent if self._current else None
+        self._tasks.append(_Task(name, greenlet.greenlet(target, main)))
 
     def pause(
         self,
@@ -194,9 +195,10 @@ class ControlledWaiter:
         self._scheduler = scheduler
         self._woken = False
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
         assert not self._woken, "woken twice"
         self._woken = True
+        return True
 
     def wait(self, timeout: float) -> bool:
         struck = False

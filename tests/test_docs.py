@@ -4,6 +4,7 @@ Conventions of the documents:
 
 - Every ``python`` block runs. The blocks of a file share a namespace and an empty directory.
 - A ``text`` block under the comment ``<!-- output -->`` is what the last ``python`` block prints.
+- `:::` and a name, in a page of the reference, is replaced by its docstring on the site.
 - A table column headed *here* or *constant* holds code that `_check` understands.
 
 A hook, capability, error, backend option, or method of a backend that is not documented fails.
@@ -28,6 +29,7 @@ import hq_core
 from hq_backends.file.format import Plain
 from hq_core import (
     API_VERSION,
+    AsyncHybridQueue,
     Capability,
     HybridQueue,
     OverflowBackend,
@@ -44,10 +46,11 @@ from hq_core.testing import BackendConformance
 from hq_metrics.table import METRICS, Metric
 
 ROOT: Final = Path(__file__).parent.parent
-DOCS: Final = sorted(ROOT.glob("docs/*.md"))
+DOCS: Final = sorted(ROOT.glob("docs/**/*.md"))
 PAGES: Final = sorted(ROOT.glob("*.md")) + DOCS
-INDEX: Final = ROOT / "docs" / "index.md"
+API: Final = ROOT / "docs" / "api.md"
 FORMAT: Final = ROOT / "docs" / "file-format.md"
+ASYNCIO: Final = ROOT / "docs" / "asyncio.md"
 BACKEND_API: Final = ROOT / "docs" / "backend-api.md"
 CHOOSING: Final = ROOT / "docs" / "choosing-a-backend.md"
 MONITORING: Final = ROOT / "docs" / "monitoring.md"
@@ -214,8 +217,8 @@ def test_the_check_of_names_notices(wrong: str) -> None:
         _check(wrong)
 
 
-def test_the_overview_lists_every_option_with_its_default_and_choices() -> None:
-    rows = _rows(INDEX, "option")
+def test_the_api_on_one_page_lists_every_option_with_its_default_and_choices() -> None:
+    rows = _rows(API, "option")
     listed = {_spans(row["option"])[0]: _spans(row["default"])[0] for row in rows}
     options = inspect.signature(HybridQueue).parameters.values()
     real = {p.name: p.default for p in options if p.kind is p.KEYWORD_ONLY}
@@ -226,26 +229,37 @@ def test_the_overview_lists_every_option_with_its_default_and_choices() -> None:
             assert f'`"{choice}"`' in row[""]
 
 
-def test_the_overview_lists_every_member_with_its_parameters() -> None:
-    members = [_spans(row["member"])[0] for row in _rows(INDEX, "member")]
+def test_the_api_on_one_page_lists_every_member_with_its_parameters() -> None:
+    members = [_spans(row["member"])[0] for row in _rows(API, "member")]
     for member in members:
         _check(f"HybridQueue.{member}")
     public = {name for name in vars(HybridQueue) if not name.startswith("_")}
     assert {member.partition("(")[0] for member in members} == public
 
 
-def test_the_overview_lists_every_error() -> None:
-    listed = [_spans(row["error"])[0] for row in _rows(INDEX, "error")]
+def test_the_page_on_asyncio_lists_every_member_with_its_parameters() -> None:
+    members = [
+        span for row in _rows(ASYNCIO, "asyncio member") for span in _spans(row["asyncio member"])
+    ]
+    for member in members:
+        _check(f"AsyncHybridQueue.{member}")
+    public = {name for name in vars(AsyncHybridQueue) if not name.startswith("_")}
+    assert {member.partition("(")[0] for member in members} == public
+    assert _parameters(AsyncHybridQueue) == _parameters(HybridQueue)
+
+
+def test_the_api_on_one_page_lists_every_error() -> None:
+    listed = [_spans(row["error"])[0] for row in _rows(API, "error")]
     assert sorted(listed) == sorted(errors.__all__)
 
 
-def test_the_overview_lists_every_statistic_in_order() -> None:
-    listed = [_spans(row["field"])[0] for row in _rows(INDEX, "field")]
+def test_the_api_on_one_page_lists_every_statistic_in_order() -> None:
+    listed = [_spans(row["field"])[0] for row in _rows(API, "field")]
     assert listed == [field.name for field in dataclasses.fields(QueueStats)]
 
 
-def test_the_overview_lists_every_backend_with_its_promises_and_options() -> None:
-    rows = {_spans(row["backend"])[0]: row for row in _rows(INDEX, "backend")}
+def test_the_api_on_one_page_lists_every_backend_with_its_promises_and_options() -> None:
+    rows = {_spans(row["backend"])[0]: row for row in _rows(API, "backend")}
     assert set(rows) == {module.name for module in pkgutil.iter_modules(hq_backends.__path__)}
     for name, row in rows.items():
         backend = registry.load(name)
@@ -417,3 +431,24 @@ def test_every_relative_link_leads_somewhere(path: Path) -> None:
         target = path.parent / name if name else path
         assert target.exists(), link
         assert not anchor or anchor in _slugs(target), link
+
+
+# ---- the site --------------------------------------------------------------------------------
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    lines = (ROOT / "mkdocs.yml").read_text("utf-8").splitlines()
+    nav = lines[lines.index("nav:") + 1 :]
+    listed = [m[1] for line in nav if (m := re.fullmatch(r" +- [^#]*: (\S+\.md)", line))]
+    assert sorted(listed) == sorted(str(path.relative_to(ROOT / "docs")) for path in DOCS)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    pages = sorted(ROOT.glob("docs/reference/*.md"))
+    listed = re.findall(
+        r"^::: (\S+)$", "\n".join(p.read_text("utf-8") for p in pages), re.MULTILINE
+    )
+    assert {f"hq_core.{name}" for name in hq_core.__all__} - set(listed) == set()
+    assert {f"hq_core.testing.{name}" for name in hq_core.testing.__all__} - set(listed) == set()
+    assert {"hq_metrics.prometheus.QueueCollector", "hq_metrics.otel.QueueInstruments"} < set(listed)
+    assert len(listed) == len(set(listed))

@@ -59,8 +59,8 @@ class FileBackend:
 
     ``<stream>.overflow.pos`` beside it tells where the records begin that are not done.
 
-    Options
-    -------
+    Parameters
+    ----------
     read_ahead
         Bytes read at once, 64 KiB to 1 MiB.
     fsync
@@ -113,7 +113,8 @@ class FileBackend:
         self._misplaced = False  # the sidecar does not hold for the data any more
         self._committed = 0  # the data up to here is on the disk
         self._empty_ones = False  # there are empty records behind `_committed`
-        self._noted = (0, 0)  # tail and records when the position was last written
+        self._noted_tail = 0  # when the position was last written
+        self._appended = 0  # records since then
         self._coming: dict[str, int] = {}  # what a trim under way makes of the position
         self._begun = 0  # how often the file was begun anew
         self._punched = 0
@@ -149,8 +150,8 @@ class FileBackend:
             self._unread += len(records)
             if self._fsync == "always":
                 self._committed = tail
-        noted_tail, noted_records = self._noted
-        if tail - noted_tail >= _NOTE_BYTES or self._records() - noted_records >= _NOTE_RECORDS:
+        self._appended += len(records)
+        if tail - self._noted_tail >= _NOTE_BYTES or self._appended >= _NOTE_RECORDS:
             with suppress(OSError):  # recovery would have more to walk, that is all
                 self._note()
 
@@ -323,7 +324,7 @@ class FileBackend:
             if self._sidecar.fd < 0:
                 self._sidecar.create()
             self._sidecar.write(position)
-            self._noted = (position.tail, position.records)
+            self._noted_tail, self._appended = position.tail, 0
 
     # ---- damage ------------------------------------------------------------------------------
 
@@ -389,7 +390,7 @@ class FileBackend:
             self._begun += 1
             self._empty_ones = False
             self._sizes.clear()
-        self._noted = (0, 0)
+        self._noted_tail = self._appended = 0
         self._punched = 0
         self._reader.seek(0)
         self._untidy = False

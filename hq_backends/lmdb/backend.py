@@ -45,8 +45,8 @@ class LmdbBackend:
     stored, also what `sync` had secured: the system writes LMDB's pages in any order. What is
     damaged beyond use is then found at opening, a damaged payload may go unnoticed.
 
-    Options
-    -------
+    Parameters
+    ----------
     map_size
         Bytes of disk reserved with the first record; it grows by itself. 256 KiB to 64 TiB.
     sync

@@ -226,7 +226,7 @@ class TestRepair:
         damaged = path.read_bytes()
         status, out, _ = run("repair", path)
         assert (status, path.read_bytes()) == (2, damaged)
-        assert "would keep 2 whole records, 126 B, without 1 damaged places" in out
+        assert "would keep 2 whole records, 126 B, without 1 damaged place" in out
         status, out, _ = run("repair", "--apply", "--json", path)
         (row,) = json.loads(out)["streams"]
         assert (status, row["state"]) == (0, "repaired")

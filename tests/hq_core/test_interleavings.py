@@ -3,7 +3,8 @@
 import contextlib
 import errno
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from hq_core import (
+    AsyncHybridQueue,
     BackendError,
     CorruptedData,
     CountTier,
@@ -26,7 +28,8 @@ from hq_core import (
     Unlimited,
 )
 from hq_core.engine import Engine
-from hq_core.protocols import OverflowBackend, WhenFull
+from hq_core.loops import _carry_out
+from hq_core.protocols import OverflowBackend, Waiter, WhenFull
 from hq_core.testing import FaultyBackend, MemoryBackend
 from hq_core.testing.forking import in_child
 from hq_core.testing.spool import balanced
@@ -153,6 +156,97 @@ class OneOwner(NoLock):
     def release(self) -> None:
         self._scheduler.pause()
         OneOwner.owned = False
+
+
+class Cancelled(Exception):
+    """Stands in for `asyncio.CancelledError`, which would end the test runner's own wait."""
+
+
+class ControlledLoop:
+    """Stands in for an event loop and for the queue's `Worker`; its tasks can be cancelled."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._cancelled: set[str] = set()
+
+    def cancel(self, name: str) -> Callable[[], None]:
+        """A task that cancels another, which meets it where it waits, or waits next."""
+        return lambda: self._cancelled.add(name)
+
+    def wait(self, ready: Callable[[], bool] = lambda: True) -> None:
+        task = self._scheduler._current
+        assert task is not None
+        self._scheduler.pause(lambda: ready() or task.name in self._cancelled)
+        if task.name in self._cancelled:
+            self._cancelled.remove(task.name)
+            raise Cancelled
+
+    def waiter(self) -> "CoroutineWaiter":
+        return CoroutineWaiter(self)
+
+    async def sleep(self, seconds: float) -> None:
+        self.wait()
+
+    async def call(self, call: Callable[[], T]) -> T:
+        future = self._begin(call)
+        self.wait(future.done)
+        return future.result()
+
+    async def see_through(self, call: Callable[[], T], *, revocable: bool = True) -> T:
+        future = self._begin(call)
+        self._scheduler.pause(future.done)
+        return future.result()
+
+    def _begin(self, call: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._scheduler.spawn("call", lambda: _carry_out(call, future))
+        return future
+
+
+class CoroutineWaiter:
+    """Stands in for `LoopWaiter`."""
+
+    gone = False
+
+    def __init__(self, loop: ControlledLoop) -> None:
+        self._loop = loop
+        self._woken = False
+
+    def wake(self) -> bool:
+        assert not self._woken, "woken twice"
+        self._woken = True
+        return True
+
+    async def wait(self, deadline: float | None = None) -> bool:
+        self._loop.wait(lambda: self._woken)
+        return True
+
+
+def coroutine(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A task that runs a coroutine, all of whose waits are controlled."""
+
+    def run() -> None:
+        with contextlib.suppress(StopIteration, Cancelled, QueueClosed):
+            work().send(None)
+            raise AssertionError("it waits for what is not controlled")
+
+    return run
+
+
+def for_coroutines(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch, queue: HybridQueue
+) -> tuple[AsyncHybridQueue, ControlledLoop]:
+    """The view of `queue`, with all that would need an event loop replaced."""
+    loop = ControlledLoop(scheduler)
+    running = SimpleNamespace(time=scheduler.clock)
+    asyncio = SimpleNamespace(sleep=loop.sleep, get_running_loop=lambda: running)
+    monkeypatch.setattr("hq_core.aio.LoopWaiter", loop.waiter)
+    monkeypatch.setattr("hq_core.aio.asyncio", asyncio)
+    monkeypatch.setattr("hq_core.aio._in_loop", lambda: False)
+    monkeypatch.setattr("hq_core.aio.monotonic", lambda: 0.0)
+    view = queue.aio
+    view._worker = loop  # type: ignore[assignment] # a stand-in
+    return view, loop
 
 
 @pytest.fixture
@@ -545,6 +639,88 @@ def test_a_producer_that_gives_up_passes_its_place_on(world: World) -> None:
         return check
 
     assert world.explore(scenario, delays=2) > 1000
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_cancelled_coroutine_takes_nothing_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """At any wait: for an item, woken already, or while the worker refills for it."""
+    items = [b"1", b"2", b"3"][:count]
+
+    def scenario(scheduler: Scheduler) -> Callable[[], None]:
+        queue = world.queue(scheduler, 1)
+        view, loop = for_coroutines(scheduler, monkeypatch, queue)
+        got: list[bytes] = []
+
+        async def take_one() -> None:
+            got.append(await view.dequeue())
+
+        async def take_all() -> None:
+            async for item in view:
+                got.append(item)  # noqa: PERF401 # what it has got is looked at meanwhile
+
+        def closer() -> None:
+            scheduler.pause(lambda: len(got) == count)
+            queue.close()
+
+        scheduler.spawn("cancelled", coroutine(take_one))
+        scheduler.spawn("patient", coroutine(take_all))
+        scheduler.spawn("producer", produce(queue, items))
+        scheduler.spawn("canceller", loop.cancel("cancelled"))
+        scheduler.spawn("closer", closer)
+
+        def check() -> None:
+            assert sorted(got) == items
+            balanced(queue)
+
+        return check
+
+    assert world.explore(scenario, delays=2) > 100
+
+
+def test_a_cancelled_coroutine_that_waits_for_room_passes_its_place_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scenario(scheduler: Scheduler) -> Callable[[], None]:
+        queue = world.queue(scheduler, 1, max_overflow_bytes=5, when_full="block")
+        queue.enqueue(b"1")
+        queue.enqueue(b"2")
+        view, loop = for_coroutines(scheduler, monkeypatch, queue)
+        accepted: list[bytes] = [b"1", b"2"]
+        through: list[bytes] = []
+        got: list[bytes] = []
+
+        def producer(item: bytes) -> Callable[[], None]:
+            async def run() -> None:
+                try:
+                    await view.enqueue(item)
+                    accepted.append(item)
+                finally:
+                    through.append(item)
+
+            return coroutine(run)
+
+        async def consumer() -> None:
+            while b"4" not in got:
+                got.append(await view.dequeue())
+            scheduler.pause(lambda: b"3" in through)
+            if len(got) < len(accepted):
+                got.append(await view.dequeue())
+            await view.close()
+
+        scheduler.spawn("cancelled", producer(b"3"))
+        scheduler.spawn("patient", producer(b"4"))
+        scheduler.spawn("canceller", loop.cancel("cancelled"))
+        scheduler.spawn("consumer", coroutine(consumer))
+
+        def check() -> None:
+            assert sorted(got) == sorted(accepted)
+            balanced(queue)
+
+        return check
+
+    assert world.explore(scenario, delays=2) > 500
 
 
 def test_drop_oldest_keeps_the_newest_in_order(world: World) -> None:
@@ -989,12 +1165,39 @@ class TestOfTheTests:
             test_one_producer_and_one_consumer_keep_the_order(world, 2)
 
     def test_a_lost_wake_up_is_found(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        def leave(line: Line, waiter: ControlledWaiter) -> None:
+        def leave(line: Line, waiter: Waiter) -> None:
             line.pop(waiter, None)
 
         monkeypatch.setattr(Line, "leave", leave)
         with pytest.raises(Deadlock):
             test_a_wait_given_up_while_being_woken_passes_the_wake_up_on(world)
+
+    def test_a_coroutine_that_gives_up_unheard_is_found(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def sleep(
+            view: AsyncHybridQueue,
+            waiter: CoroutineWaiter,
+            deadline: float | None,
+            withdraw: Callable[[Waiter], None],
+        ) -> None:
+            await waiter.wait(deadline)
+
+        monkeypatch.setattr(AsyncHybridQueue, "_sleep", sleep)
+        with pytest.raises(Deadlock):
+            test_a_cancelled_coroutine_takes_nothing_with_it(world, monkeypatch, 1)
+
+    def test_an_item_taken_before_the_last_wait_is_found(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def dequeue(view: AsyncHybridQueue) -> bytes:
+            (item,) = await view._wait_for(1, None, None)
+            await view._next_turn()
+            return item
+
+        monkeypatch.setattr(AsyncHybridQueue, "dequeue", dequeue)
+        with pytest.raises(Deadlock):
+            test_a_cancelled_coroutine_takes_nothing_with_it(world, monkeypatch, 1)
 
     def test_no_wake_up_after_trimming_is_found(
         self, world: World, monkeypatch: pytest.MonkeyPatch

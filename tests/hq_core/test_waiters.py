@@ -18,10 +18,12 @@ class Sleeper:
     name: str
     log: list[str]
     wakeups: int = 0
+    gone: bool = False
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
         self.wakeups += 1
         self.log.append(self.name)
+        return not self.gone
 
 
 @pytest.fixture
@@ -66,6 +68,24 @@ def test_waking_more_than_there_are_wakes_those_there_are(line: Line, log: list[
 def test_waking_none_wakes_nobody(line: Line, log: list[str]) -> None:
     line.wake(0)
     assert log == []
+
+
+def test_in_the_stead_of_one_that_is_gone_the_next_is_woken(
+    line: Line, sleepers: list[Sleeper], log: list[str]
+) -> None:
+    sleepers[0].gone = sleepers[1].gone = True
+    line.wake(1)
+    assert log == ["a", "b", "c"]
+
+
+def test_nobody_is_woken_when_all_are_gone(
+    line: Line, sleepers: list[Sleeper], log: list[str]
+) -> None:
+    for sleeper in sleepers:
+        sleeper.gone = True
+    line.wake(1)
+    assert log == ["a", "b", "c", "d"]
+    assert not line
 
 
 def test_wake_all_wakes_everybody(line: Line, log: list[str]) -> None:

@@ -73,8 +73,8 @@ class SqliteTools:
 class SqliteBackend:
     """``<stream>.sqlite``: the records of one stream, a row each.
 
-    Options
-    -------
+    Parameters
+    ----------
     sync
         ``"off"``: the operating system decides when data reaches the disk. A killed process loses
         nothing; power loss may cost the whole database. ``"full"``: every append is on the disk

@@ -1,0 +1,223 @@
+"""What coroutines need to share a queue with threads: wake-ups into a loop, and I/O away from it.
+
+Nothing here knows queues.
+
+- `LoopWaiter` is a coroutine that waits. Wake-ups for a loop are collected (`_Bell`), and however
+  many come while it is busy, they cost one call into it.
+- `Worker` makes the calls that would hold a loop up, one after the other, in a thread of its own.
+"""
+
+import asyncio
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Final, TypeVar
+
+from hq_core.errors import BackendError
+from hq_core.forks import disown_in_child
+
+__all__ = ["LoopWaiter", "Worker"]
+
+_T = TypeVar("_T")
+
+_LINGER: Final = 1.0
+"""Seconds for which a worker's thread waits for the next call before it ends."""
+
+
+class _Bell:
+    """Brings wake-ups into one event loop, from any thread.
+
+    Rung again before the loop has answered, it does not call once more. It holds no loop: those who
+    wait do.
+    """
+
+    def __init__(self) -> None:
+        self._woken: deque[asyncio.Future[bool]] = deque()
+        self._rung = False
+
+    def ring(self, sleeper: asyncio.Future[bool]) -> bool:
+        """Have the loop wake `sleeper`; False if the loop is closed."""
+        loop = sleeper.get_loop()
+        if loop.is_closed():
+            return False
+        self._woken.append(sleeper)
+        if not self._rung:
+            self._rung = True
+            try:
+                loop.call_soon_threadsafe(self._answer)
+            except RuntimeError:  # closed just now
+                return False
+        return True
+
+    def _answer(self) -> None:
+        self._rung = False  # first: whoever comes from now on rings again
+        while self._woken:
+            sleeper = self._woken.popleft()
+            if not sleeper.done():
+                sleeper.set_result(True)
+
+
+class _Here(threading.local):
+    """The bell of the loop that runs in this thread; the loop itself may go when it is done."""
+
+    loop: Callable[[], asyncio.AbstractEventLoop | None] = staticmethod(lambda: None)
+    bell: _Bell
+
+
+_here = _Here()
+
+
+def _bell_of(loop: asyncio.AbstractEventLoop) -> _Bell:
+    if _here.loop() is not loop:
+        _here.loop, _here.bell = weakref.ref(loop), _Bell()
+    return _here.bell
+
+
+class LoopWaiter:
+    """A coroutine of the running loop that waits for one wake-up."""
+
+    __slots__ = ("_bell", "_sleeper", "gone")
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._bell = _bell_of(loop)
+        self._sleeper: asyncio.Future[bool] = loop.create_future()
+        self.gone = False
+        """Whether it was woken when its loop was closed: then another was, in its stead."""
+
+    def wake(self) -> bool:
+        """End the wait, from any thread. Called at most once."""
+        self.gone = not self._bell.ring(self._sleeper)
+        return not self.gone
+
+    async def wait(self, deadline: float | None = None) -> bool:
+        """Sleep until woken (True), or until `deadline` on the loop's clock (False)."""
+        if deadline is None:
+            return await self._sleeper
+        timer = self._sleeper.get_loop().call_at(deadline, self._give_up)
+        try:
+            return await self._sleeper
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        if not self._sleeper.done():
+            self._sleeper.set_result(False)
+
+
+class Worker:
+    """Makes calls that take long, in one thread that is there while there are any."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.disown()
+        disown_in_child(self)
+
+    def disown(self) -> None:
+        """In a forked child: the parent's thread is not here, and its calls are not ours."""
+        self._lock = threading.Lock()
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._alive = False
+
+    def begin(self, call: Callable[[], _T]) -> Future[_T]:
+        """Have `call` made once those before it are through.
+
+        Raises `BackendError`, and will not make it, if no thread can be started.
+        """
+        future: Future[_T] = Future()
+        with self._lock:
+            if not self._alive:
+                self._start()
+            self._jobs.put(lambda: _carry_out(call, future))
+        return future
+
+    async def call(self, call: Callable[[], _T]) -> _T:
+        """The result of `call`. Cancelled, it leaves the call to itself."""
+        future = self.begin(call)
+        try:
+            await _over(future)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        return future.result()
+
+    async def see_through(self, call: Callable[[], _T], *, revocable: bool = True) -> _T:
+        """The result of `call`, for calls whose result must be known.
+
+        Cancelled before the call was begun, it is not made, if it is `revocable`. Cancelled later,
+        it is made, and the cancellation comes when the task waits next; unless the call fails, then
+        at once.
+        """
+        future = self.begin(call)
+        cancelled: asyncio.CancelledError | None = None
+        while not future.done():
+            try:
+                await _over(future)
+            except asyncio.CancelledError as exc:
+                if revocable and future.cancel():
+                    raise
+                cancelled = exc
+        if cancelled is None:
+            return future.result()
+        if (failure := future.exception()) is not None:
+            raise cancelled from failure
+        _cancel_again(cancelled)
+        return future.result()
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except RuntimeError as exc:
+            raise BackendError(f"there is no thread to call the backend from: {exc}") from exc
+        self._alive = True
+
+    def _run(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=_LINGER)
+            except Empty:
+                with self._lock:
+                    if self._jobs.empty():
+                        self._alive = False
+                        return
+                continue
+            job()
+            del job  # and with it the messages it holds
+
+
+def _carry_out(call: Callable[[], _T], future: Future[_T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as exc:
+        future.set_exception(exc)
+    else:
+        future.set_result(result)
+
+
+async def _over(future: Future[_T]) -> None:
+    """Wait until `future` is done."""
+    waiter = LoopWaiter()
+    future.add_done_callback(lambda _: waiter.wake())
+    await waiter.wait()
+
+
+def _cancel_again(cancelled: asyncio.CancelledError) -> None:
+    """Have the running task meet `cancelled`, which it has caught, when it next waits.
+
+    Not if it has left the block that was cancelled by then: `asyncio.timeout`, say, counts.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "only tasks are cancelled"
+    requests = task.cancelling()
+
+    def cancel(task: asyncio.Task[object] = task) -> None:
+        if task.cancelling() >= requests:
+            task.uncancel()
+            task.cancel(*cancelled.args)
+
+    asyncio.get_running_loop().call_soon(cancel)

@@ -1,0 +1,1 @@
+"""What makes the documentation: its pictures and its site."""
