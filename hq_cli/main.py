@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "backends": "list the overflow backends and what they promise",
     "check": "run the conformance suite on a backend",
     "bench": "measure a backend beside the bare file system",
+    "top": "show streams as they are now, how fast they move and how full they were",
     "inspect": "show what streams have left on disk, and who owns them",
     "verify": "walk all that streams have left on disk, in search of damage",
     "cat": "write what a stream has left on disk to standard output",

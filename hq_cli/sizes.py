@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["format_duration", "format_size", "parse_size", "short_size"]
+__all__ = ["format_duration", "format_size", "parse_size", "short_count", "short_size"]
 
 _UNITS = "KMGT"
 _SIZE = re.compile(rf"(\d+(?:\.\d+)?) ?(?:B|([{_UNITS}])(?:iB?)?)?", re.ASCII | re.IGNORECASE)
@@ -39,6 +39,17 @@ def format_size(size: float) -> str:
 def short_size(size: float) -> str:
     """`format_size` where columns are scarce, with the units of the options: ``1.21G``."""
     return format_size(size).replace("iB", "").replace(" ", "")
+
+
+def short_count(count: float) -> str:
+    """`count` things, to three digits from 100,000 on; ``1.21M`` is decimal: 1,210,000."""
+    if count < 100_000:
+        return f"{count:.0f}"
+    for unit in "kMGTPE":
+        count /= 1000
+        if count < 999.5 or unit == "E":
+            break
+    return f"{_three_digits(count)}{unit}"
 
 
 def format_duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hq_cli.sizes import format_duration, format_size, short_size
 
-__all__ = ["Reading", "json_line", "rate", "status_line", "summary"]
+__all__ = ["Reading", "json_line", "rate", "rounded_up", "status_line", "summary"]
 
 _NAME_WIDTH = 16
 
@@ -63,7 +63,7 @@ def status_line(reading: Reading, width: int | None = None) -> str:
         f"in {short_size(reading.in_rate)}/s out {short_size(reading.out_rate)}/s",
         f"mem {memory}",
         f"disk {short_size(reading.disk_bytes)}",
-        f"pressure {_rounded_up(reading.pressure):.2f}",
+        f"pressure {rounded_up(reading.pressure):.2f}",
         f"{short_size(reading.in_bytes)} in {short_size(reading.out_bytes)} out",
         format_duration(reading.elapsed),
     ]
@@ -82,7 +82,7 @@ def summary(reading: Reading, *, blocks: int, spilled: int) -> str:
     )
 
 
-def _rounded_up(pressure: float) -> float:
+def rounded_up(pressure: float) -> float:
     """1.00 is a full memory and nothing on disk; the first byte there is 1.01."""
     return math.ceil(pressure * 100) / 100
 

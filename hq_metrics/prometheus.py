@@ -8,13 +8,18 @@ from hq_metrics.watched import Watched
 try:
     from prometheus_client import CollectorRegistry, start_http_server
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.parser import text_string_to_metric_families
     from prometheus_client.registry import Collector
 except ModuleNotFoundError as exc:
     raise ModuleNotFoundError(
         "hq_metrics.prometheus needs an extra: pip install 'hybrid-queue[prometheus]'"
     ) from exc
 
-__all__ = ["QueueCollector", "serve"]
+__all__ = ["Number", "QueueCollector", "scraped", "serve"]
+
+Number = tuple[str, str, dict[str, str], float]
+"""One number of a page: `Metric.name`, the value of the metric's own label, the labels that all
+metrics have, and the number."""
 
 _Family = CounterMetricFamily | GaugeMetricFamily
 
@@ -53,6 +58,24 @@ def serve(collector: QueueCollector, host: str, port: int) -> int:
     registry.register(collector)
     server, _ = start_http_server(port, host, registry)
     return server.server_port
+
+
+def scraped(page: str) -> list[Number] | None:
+    """What a page served by `serve`, or by anybody, has to say about queues.
+
+    None if it does not have these metrics at all. `ValueError` if it is no metrics page.
+    """
+    known = {metric.prometheus_name: metric for metric in METRICS}
+    families = list(text_string_to_metric_families(page))
+    if not any(name in known for f in families for name in (f.name, f"{f.name}_total")):
+        return None
+    numbers: list[Number] = []
+    for sample in (sample for family in families for sample in family.samples):
+        if metric := known.get(sample.name):
+            labels = dict(sample.labels)
+            value = labels.pop(metric.label, "") if metric.label else ""
+            numbers.append((metric.name, value, labels, sample.value))
+    return numbers
 
 
 def _family(metric: Metric) -> _Family:
