@@ -5,14 +5,14 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from hq_cli.errors import CommandError
 from hq_cli.spool import printable
 from hq_cli.top.model import Kind, Reading
 
-__all__ = ["MOST_BYTES", "Endpoint"]
+__all__ = ["MOST_BYTES", "Endpoint", "readings"]
 
 MOST_BYTES: Final = 16 * 1024 * 1024
 """Most bytes that a page may have: about ten thousand queues."""
@@ -73,21 +73,26 @@ class Endpoint:
             raise self._failure("it is no metrics page") from exc
         if numbers is None:
             raise self._failure("the page has no metrics of a queue (hq_queue_...)")
-        found: dict[frozenset[tuple[str, str]], dict[str, Any]] = {}
-        for metric, value, labels, number in numbers:
-            field = _FIELDS.get(metric, {}).get(value)
-            fields = found.setdefault(frozenset(labels.items()), {})
-            if field and 0 <= number < 2**63:  # nothing else is a number of ours
-                number = number if field in _FRACTIONS else int(number)
-                fields[field] = fields.get(field, 0) + number if field == "dropped" else number
-        return [
-            Reading(key, labels.get("stream", ""), labels.get("backend", ""), **fields)
-            for key, fields in found.items()
-            for labels in [dict(key)]
-        ]
+        return readings(numbers)
 
     def _failure(self, reason: str) -> CommandError:
         return CommandError(printable(f"cannot read {self.name}: {reason}"))
+
+
+def readings(numbers: Iterable[tuple[str, str, dict[str, str], float]]) -> list[Reading]:
+    """A reading for each queue that `hq_metrics.prometheus.scraped` has found."""
+    found: dict[frozenset[tuple[str, str]], dict[str, Any]] = {}
+    for metric, value, labels, number in numbers:
+        field = _FIELDS.get(metric, {}).get(value)
+        fields = found.setdefault(frozenset(labels.items()), {})
+        if field and 0 <= number < 2**63:  # nothing else is a number of ours
+            number = number if field in _FRACTIONS else int(number)
+            fields[field] = fields.get(field, 0) + number if field == "dropped" else number
+    return [
+        Reading(key, labels.get("stream", ""), labels.get("backend", ""), **fields)
+        for key, fields in found.items()
+        for labels in [dict(key)]
+    ]
 
 
 def _fetch(url: str) -> bytes:
