@@ -38,7 +38,7 @@ STREAMS: Final = {"camera-1": (40, 40), "camera-2": (40, 14), "door": (6, 6), "t
 
 
 def top(path: Path) -> None:
-    """What ``hq top`` shows of four queues after a minute, in the middle of which their consumers
+    """What ``hq top`` shows of four queues after a minute, near the end of which their consumers
     were slow. The queues are real, the seconds are not."""
     with contextlib.ExitStack() as stack:
         spool = stack.enter_context(tempfile.TemporaryDirectory())
@@ -48,10 +48,10 @@ def top(path: Path) -> None:
                     name,
                     None,
                     spool,
-                    memory=BytesTier(600_000),
+                    memory=BytesTier(240_000),
                     limiter=Unlimited(),
                     pump=InlinePump(),
-                    max_overflow_bytes=10 * 1024**2,
+                    max_overflow_bytes=200_000,
                 )
             )
             for name in STREAMS
@@ -59,15 +59,15 @@ def top(path: Path) -> None:
         registry = CollectorRegistry()
         registry.register(QueueCollector(*queues.values()))
         history = History()
-        for second in range(61):
+        for second in range(55):
             for name, queue in queues.items():
                 coming, slowly = STREAMS[name]
                 queue.enqueue_many([bytes(1200)] * coming)
-                queue.dequeue_many(slowly if 20 < second < 50 else coming * 5 // 4)
+                queue.dequeue_many(slowly if 44 < second < 54 else coming * 5 // 4)
             numbers = scraped(generate_latest(registry).decode()) or []
             rows = history.add(endpoint.readings(numbers), second)
     view = View("http://127.0.0.1:9100/metrics", "endpoint", 0.0, rows)
-    console = Console(file=io.StringIO(), record=True, width=100, height=7, force_terminal=True)
+    console = Console(file=io.StringIO(), record=True, width=90, height=7, force_terminal=True)
     console.print(screen.picture(view, console.width, console.height))
     drawn = console.export_svg(title="hq top", unique_id="top")
     # Nothing is loaded from elsewhere; a reader's own monospaced font will do.

@@ -66,7 +66,8 @@ class Endpoint:
             text = _fetch(self.name).decode()
             numbers = self._scraped(text)
         except urllib.error.HTTPError as exc:
-            raise self._failure(f"it answers {exc.code} {exc.reason}") from exc
+            with exc:  # it is an answer, too
+                raise self._failure(f"it answers {exc.code} {exc.reason}") from exc
         except (http.client.HTTPException, OSError) as exc:
             raise self._failure(_explanation(exc)) from exc
         except ValueError as exc:

@@ -18,3 +18,10 @@ def test_the_plot_of_the_depth_is_drawn(tmp_path: Path) -> None:
     drawn = ET.parse(tmp_path / "depth.svg").getroot()
     assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
     assert "consumer stalled" in "".join(drawn.itertext())
+
+
+def test_the_screen_of_hq_top_is_drawn_and_loads_nothing(tmp_path: Path) -> None:
+    pictures.top(tmp_path / "top.svg")
+    drawn = "".join(ET.parse(tmp_path / "top.svg").getroot().itertext())
+    assert "camera-2" in drawn
+    assert "url(http" not in drawn
