@@ -180,11 +180,14 @@ class Engine:
         parked until there may be. Without a waiter, `QueueFull` is raised instead.
         """
         with self._io:
+            taken = self._dequeued
             try:
                 accepted = self._spill(items, waiter)
             finally:
                 self._spilling = False
-        if not accepted:  # the pump may make room; else the next consumer will see to the pump
+        # A durable queue stores though memory has room. Elsewhere it was full just now, and who has
+        # taken something since then could not know that the pump would have work.
+        if not accepted or self._durable or self._dequeued != taken:
             self._wake_pump()
         return accepted
 
@@ -296,7 +299,7 @@ class Engine:
     def counts(self) -> tuple[int, int, int]:
         """`depth`, `enqueued` and `dequeued` of `stats`, for who asks at each item."""
         with self._mutex:
-            return self._memory.items() + self._stored, self._enqueued, self._dequeued
+            return self._depth(), self._enqueued, self._dequeued
 
     def has_disk_data(self) -> bool:
         """Whether items are stored that are not in memory."""

@@ -72,6 +72,7 @@ class _Left:
     position: str
 
     def plain_records(self) -> Iterator[bytes | Damage]:
+        """See `SpoolTools.salvage`: up to the damage, and on from where the position counts."""
         found, count = self.found, 0
         reader = Reader(self.data, _BLOCK)
         reader.seek(found.head)
@@ -94,6 +95,7 @@ class _Left:
             yield Damage(found.end, self.size - found.end, found.damage)
 
     def checked_records(self) -> Iterator[bytes | Damage]:
+        """See `SpoolTools.salvage`: behind damage, on from the next record a checksum proves."""
         reader, search = Reader(self.data, _BLOCK), _Search(self.data.fd, self.form, self.size)
         reader.seek(self.found.head)
         while reader.offset < self.size:

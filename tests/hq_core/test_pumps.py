@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -281,3 +281,32 @@ def test_a_queue_without_a_thread_to_have_delivers_everything_in_order(
         for item in sent:
             queue.enqueue(item)
         assert [queue.try_dequeue() for _ in sent] == sent
+
+
+# ---- woken by producers ----------------------------------------------------------------------
+
+
+def test_what_a_durable_queue_stores_follows_into_memory(tmp_path: Path) -> None:
+    with HybridQueue(
+        "s", 10, tmp_path, durable=True, limiter=Unlimited(), pump=InlinePump()
+    ) as queue:
+        queue.enqueue(b"item")
+        assert (queue.stats().memory_items, queue.has_disk_data) == (1, False)
+        assert queue.pressure == 0.1
+
+
+def test_what_is_stored_while_a_consumer_makes_room_follows_into_memory(tmp_path: Path) -> None:
+    class Slow(MemoryBackend):
+        """Memory is drained while it stores."""
+
+        def append(self, records: Sequence[bytes]) -> None:
+            assert queue.try_dequeue() == b"first"
+            super().append(records)
+
+    with HybridQueue(
+        "s", 1, tmp_path, backend=Slow, limiter=Unlimited(), pump=InlinePump()
+    ) as queue:
+        queue.enqueue(b"first")
+        queue.enqueue(b"second")
+        assert (queue.stats().memory_items, queue.has_disk_data) == (1, False)
+        assert queue.try_dequeue() == b"second"
