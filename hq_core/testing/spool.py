@@ -1,8 +1,10 @@
 """A directory for a test, and what was opened in it."""
 
+import os
 import resource
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ __all__ = [
     "balanced",
     "drain",
     "file_size_limit",
+    "leaving_nothing",
     "numbered",
     "read_all",
 ]
@@ -108,6 +111,27 @@ def file_size_limit(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def leaving_nothing() -> Iterator[None]:
+    """At its end no thread runs and no descriptor is open that was not there at its beginning.
+
+    Those that were may be gone by then: other tests' threads end when they like.
+    """
+    threads, files = set(threading.enumerate()), _open_files()
+    yield
+    assert set(threading.enumerate()) - threads == set(), "a thread is left"
+    assert _open_files() - files == set(), "a descriptor is left open"
+
+
+def _open_files() -> set[tuple[str, str]]:
+    """Each descriptor of this process, and what it is of."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.add((entry.name, os.readlink(entry)))  # noqa: PTH115 # not of a path
+    return found
 
 
 def drain(queue: HybridQueue) -> list[bytes]:
