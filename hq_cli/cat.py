@@ -14,7 +14,9 @@ from hq_cli.errors import CommandError
 from hq_cli.spool import EXIT_STATUS, found, printable, the_failure
 from hq_cli.supervision import explain_write
 from hq_core import Damage, HybridQueueError
-from hq_core.spool import Spool, own, salvage
+from hq_core.spool.checking import salvage
+from hq_core.spool.finding import Spool
+from hq_core.spool.repairing import own
 
 __all__ = ["configure", "run"]
 

@@ -7,7 +7,8 @@ import os
 from hq_cli.sizes import format_size
 from hq_cli.spool import Row, add_arguments, findings, found, look, show, status
 from hq_core import Damage
-from hq_core.spool import Spool, inspect, set_aside
+from hq_core.spool.checking import inspect
+from hq_core.spool.finding import Spool, set_aside
 
 __all__ = ["configure", "run"]
 

@@ -5,7 +5,9 @@ import os
 
 from hq_cli.sizes import format_size
 from hq_cli.spool import Row, add_arguments, damage_lines, describe, found, look, show, status
-from hq_core.spool import Spool, check, repair
+from hq_core.spool.checking import check
+from hq_core.spool.finding import Spool
+from hq_core.spool.repairing import repair
 
 __all__ = ["configure", "run"]
 

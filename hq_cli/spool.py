@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from hq_cli.errors import CommandError
 from hq_core import Damage, HybridQueueError
-from hq_core.spool import Checked, Spool, find
+from hq_core.spool.checking import Checked
+from hq_core.spool.finding import Spool, find
 
 __all__ = [
     "EXIT_STATUS",

@@ -4,7 +4,8 @@ import argparse
 
 from hq_cli.sizes import format_size
 from hq_cli.spool import Row, add_arguments, damage_lines, describe, found, look, show, status
-from hq_core.spool import Spool, check
+from hq_core.spool.checking import check
+from hq_core.spool.finding import Spool
 
 __all__ = ["configure", "run"]
 

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from hq_core.checks import positive_int, seconds
+from hq_core.engine.opening import open_engine
+from hq_core.engine.waiters import ThreadWaiter
 from hq_core.errors import DequeueTimeout, QueueEmpty
 from hq_core.messages import Buffer, as_message, as_messages
-from hq_core.opening import open_engine
 from hq_core.protocols import (
     BackendFactory,
     Leftover,
@@ -23,7 +24,6 @@ from hq_core.protocols import (
     WhenFull,
 )
 from hq_core.stats import QueueStats, RecoveryReport
-from hq_core.waiters import ThreadWaiter
 
 if TYPE_CHECKING:
     from hq_core.aio import AsyncHybridQueue

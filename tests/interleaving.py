@@ -189,7 +189,7 @@ class ControlledCondition:
 
 
 class ControlledWaiter:
-    """Stands in for `hq_core.waiters.ThreadWaiter`."""
+    """Stands in for `hq_core.engine.waiters.ThreadWaiter`."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler

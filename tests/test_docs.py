@@ -40,8 +40,8 @@ from hq_core import (
     hookspecs,
     registry,
 )
-from hq_core.naming import file_name, stream_id
 from hq_core.protocols import Leftover, OnCorruption, WhenFull
+from hq_core.spool.names import file_name, stream_id
 from hq_core.testing import BackendConformance
 from hq_metrics.table import METRICS, Metric
 

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from hq_cli import spool
 from hq_cli.top.model import Kind, Reading
-from hq_core.spool import Spool, inspect
+from hq_core.spool.checking import inspect
+from hq_core.spool.finding import Spool
 
 __all__ = ["Directory"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from hq_core.limiters import Unlimited
-from hq_core.naming import file_name
 from hq_core.protocols import BackendFactory, OverflowBackend, Stream
 from hq_core.queue import HybridQueue
+from hq_core.spool.names import file_name
 from hq_core.testing.fakes import ManualPump
 
 __all__ = [

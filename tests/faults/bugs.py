@@ -18,8 +18,8 @@ from hq_backends.file.reader import Reader
 from hq_backends.lmdb import recovery as lmdb_recovery
 from hq_backends.lmdb.backend import LmdbBackend
 from hq_backends.lmdb.records import Span
-from hq_core import overflow
-from hq_core.engine import Engine
+from hq_core.engine import overflow
+from hq_core.engine.engine import Engine
 from hq_core.errors import CorruptedData
 
 __all__ = ["BUGS", "Bug"]

@@ -25,7 +25,7 @@ from hq_core import (
     ThreadPump,
     Unlimited,
 )
-from hq_core.engine import Engine
+from hq_core.engine.engine import Engine
 from hq_core.testing import ManualPump, MemoryBackend
 from hq_core.testing.forking import in_child
 from hq_core.testing.spool import balanced, drain, numbered

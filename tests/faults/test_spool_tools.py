@@ -11,7 +11,9 @@ import pytest
 from hq_backends.file.checked import checked_of
 from hq_backends.lmdb.pages import Node, Pages
 from hq_core import HybridQueue, InlinePump, Unlimited
-from hq_core.spool import check, find, repair, salvage
+from hq_core.spool.checking import check, salvage
+from hq_core.spool.finding import find
+from hq_core.spool.repairing import repair
 from tests.faults.campaign import amount, note
 from tests.faults.fuzzing import damaged, plain_records
 from tests.faults.leftovers import (

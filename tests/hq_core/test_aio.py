@@ -675,7 +675,7 @@ def test_a_task_that_always_finds_items_lets_the_others_run(
     run: Run[None], make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(1_000_000))  # a millisecond for every call
-    monkeypatch.setattr("hq_core.aio.monotonic", lambda: next(clock) / 1000)
+    monkeypatch.setattr("hq_core.aio.queue.monotonic", lambda: next(clock) / 1000)
     queue = make_queue(2_000)
 
     async def main() -> None:
@@ -722,7 +722,7 @@ def test_without_a_thread_nothing_is_accepted_and_nothing_lost(
 def test_the_workers_thread_ends_when_there_is_nothing_to_do(
     make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hq_core.loops._LINGER", 0.001)
+    monkeypatch.setattr("hq_core.aio.worker._LINGER", 0.001)
     queue = make_queue(1)
 
     async def main() -> None:

@@ -27,14 +27,14 @@ from hq_core import (
     StreamBusyError,
     Unlimited,
 )
-from hq_core.engine import Engine
-from hq_core.loops import _carry_out
+from hq_core.aio.worker import _carry_out
+from hq_core.engine.engine import Engine
+from hq_core.engine.waiters import Line
 from hq_core.protocols import OverflowBackend, Waiter, WhenFull
 from hq_core.testing import FaultyBackend, MemoryBackend
 from hq_core.testing.forking import in_child
 from hq_core.testing.spool import balanced
 from hq_core.testing.through_queue import refused_in_child
-from hq_core.waiters import Line
 from tests.faults.campaign import amount, note, sentence
 from tests.faults.spoilable import Spoilable
 from tests.interleaving import (
@@ -240,10 +240,10 @@ def for_coroutines(
     loop = ControlledLoop(scheduler)
     running = SimpleNamespace(time=scheduler.clock)
     asyncio = SimpleNamespace(sleep=loop.sleep, get_running_loop=lambda: running)
-    monkeypatch.setattr("hq_core.aio.LoopWaiter", loop.waiter)
-    monkeypatch.setattr("hq_core.aio.asyncio", asyncio)
-    monkeypatch.setattr("hq_core.aio._in_loop", lambda: False)
-    monkeypatch.setattr("hq_core.aio.monotonic", lambda: 0.0)
+    monkeypatch.setattr("hq_core.aio.queue.LoopWaiter", loop.waiter)
+    monkeypatch.setattr("hq_core.aio.queue.asyncio", asyncio)
+    monkeypatch.setattr("hq_core.aio.queue._in_loop", lambda: False)
+    monkeypatch.setattr("hq_core.aio.queue.monotonic", lambda: 0.0)
     view = queue.aio
     view._worker = loop  # type: ignore[assignment] # a stand-in
     return view, loop
@@ -252,9 +252,9 @@ def for_coroutines(
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> World:
     world = World(Scheduler([], 0), sentence(request.node.name))
-    monkeypatch.setattr("hq_core.engine.Lock", lambda: ControlledLock(world.scheduler))
+    monkeypatch.setattr("hq_core.engine.engine.Lock", lambda: ControlledLock(world.scheduler))
     monkeypatch.setattr("hq_core.queue.ThreadWaiter", lambda: ControlledWaiter(world.scheduler))
-    monkeypatch.setattr("hq_core.opening.StreamLock", NoLock)
+    monkeypatch.setattr("hq_core.engine.opening.StreamLock", NoLock)
     threads = SimpleNamespace(
         Lock=lambda: ControlledLock(world.scheduler),
         Condition=lambda lock: ControlledCondition(world.scheduler, lock),
@@ -1073,7 +1073,7 @@ def test_whoever_opens_while_the_owner_closes_is_refused_or_gets_what_was_left(
 ) -> None:
     """The lock is a stand-in here; the real one is under every schedule in `test_ownership`."""
 
-    monkeypatch.setattr("hq_core.opening.StreamLock", lambda *_: OneOwner(world.scheduler))
+    monkeypatch.setattr("hq_core.engine.opening.StreamLock", lambda *_: OneOwner(world.scheduler))
 
     def scenario(scheduler: Scheduler) -> Callable[[], None]:
         OneOwner.owned = False

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from hq_core import BackendError, CorruptedData, HybridQueue, StreamBusyError
-from hq_core.ownership import StreamLock
+from hq_core.spool.lock import StreamLock
 from hq_core.testing.forking import forked, in_child, killed_after
 from tests.faults.campaign import note, sentence
 from tests.interleaving import Scheduler, explore

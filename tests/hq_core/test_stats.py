@@ -17,11 +17,11 @@ from hq_core import (
     QueueStats,
     Unlimited,
 )
+from hq_core.engine.stopwatch import Stopwatch
+from hq_core.engine.waiters import ThreadWaiter
 from hq_core.protocols import Waiter
-from hq_core.stopwatch import Stopwatch
 from hq_core.testing import ManualPump, MemoryBackend
 from hq_core.testing.fakes import ManualClock
-from hq_core.waiters import ThreadWaiter
 from tests.faults.spoilable import Spoilable
 
 MakeQueue = Callable[..., HybridQueue]
@@ -37,7 +37,7 @@ def make_queue(
     tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeQueue]:
     """Queues on `clock`, which fill memory from the backend only when a consumer has to."""
-    monkeypatch.setattr("hq_core.opening.time.monotonic", clock)
+    monkeypatch.setattr("hq_core.engine.opening.time.monotonic", clock)
     opened: list[HybridQueue] = []
 
     def make(memory_items: int | None = 2, **options: Any) -> HybridQueue:

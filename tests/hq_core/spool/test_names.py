@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hq_core.naming import MAX_NAME, file_name, stream_id
+from hq_core.spool.names import MAX_NAME, file_name, stream_id
 
 reproducible = settings(derandomize=True, deadline=None)
 

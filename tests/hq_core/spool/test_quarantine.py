@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hq_core import CorruptedData, HybridQueue, quarantine
-from hq_core.quarantine import MOST, Quarantine
+from hq_core import CorruptedData, HybridQueue
+from hq_core.spool import quarantine
+from hq_core.spool.quarantine import MOST, Quarantine
 
 DAMAGE = b"\xff" * 100
 

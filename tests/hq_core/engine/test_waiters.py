@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hq_core.waiters import Line, ThreadWaiter
+from hq_core.engine.waiters import Line, ThreadWaiter
 
 LONG = 60.0
 """Seconds nobody waits: what is waited for has happened, or is about to in another thread."""

@@ -14,12 +14,10 @@ from typing import get_args
 from hq_core import registry
 from hq_core.capabilities import Capability
 from hq_core.checks import choice, instance, positive_int
-from hq_core.engine import Engine
+from hq_core.engine.engine import Engine
 from hq_core.errors import BackendError
 from hq_core.limiters import TokenBucket
 from hq_core.memory import CountTier
-from hq_core.naming import file_name
-from hq_core.ownership import StreamLock
 from hq_core.protocols import (
     BackendFactory,
     Leftover,
@@ -31,7 +29,9 @@ from hq_core.protocols import (
     WhenFull,
 )
 from hq_core.pumps import ThreadPump
-from hq_core.quarantine import Quarantine
+from hq_core.spool.lock import StreamLock
+from hq_core.spool.names import file_name
+from hq_core.spool.quarantine import Quarantine
 from hq_core.stats import RecoveryReport
 
 __all__ = ["open_engine"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hq_core.ages import Ages
+from hq_core.engine.ages import Ages
 
 reproducible = settings(derandomize=True, deadline=None, max_examples=300)
 

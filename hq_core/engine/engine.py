@@ -28,7 +28,11 @@ from pathlib import Path
 from threading import Lock, get_ident
 from typing import Final, Literal, NoReturn
 
-from hq_core.ages import Ages
+from hq_core.engine.ages import Ages
+from hq_core.engine.forks import ParentsLock, disown_in_child
+from hq_core.engine.overflow import Overflow
+from hq_core.engine.stopwatch import Stopwatch
+from hq_core.engine.waiters import Line
 from hq_core.errors import (
     BackendError,
     CorruptedData,
@@ -38,9 +42,6 @@ from hq_core.errors import (
     QueueFull,
     RateLimited,
 )
-from hq_core.forks import ParentsLock, disown_in_child
-from hq_core.overflow import Overflow
-from hq_core.ownership import StreamLock
 from hq_core.protocols import (
     MAX_MESSAGE_BYTES,
     Limiter,
@@ -50,10 +51,9 @@ from hq_core.protocols import (
     Waiter,
     WhenFull,
 )
-from hq_core.quarantine import Quarantine
+from hq_core.spool.lock import StreamLock
+from hq_core.spool.quarantine import Quarantine
 from hq_core.stats import QueueStats
-from hq_core.stopwatch import Stopwatch
-from hq_core.waiters import Line
 
 __all__ = ["Engine"]
 

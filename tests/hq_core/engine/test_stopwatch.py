@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hq_core.stopwatch import Stopwatch
-from hq_core.waiters import ThreadWaiter
+from hq_core.engine.stopwatch import Stopwatch
+from hq_core.engine.waiters import ThreadWaiter
 
 
 def test_waits_add_up_and_those_under_way_count() -> None:

@@ -19,10 +19,11 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Self, cast
 
+from hq_core.aio.wakeups import LoopWaiter
+from hq_core.aio.worker import Worker
 from hq_core.checks import positive_int, seconds
-from hq_core.engine import Engine
+from hq_core.engine.engine import Engine
 from hq_core.errors import BackendError, DequeueTimeout, QueueClosed, QueueEmpty
-from hq_core.loops import LoopWaiter, Worker
 from hq_core.messages import Buffer, as_message, as_messages
 from hq_core.protocols import MAX_MESSAGE_BYTES, Pump, Waiter
 from hq_core.queue import HybridQueue

@@ -2,8 +2,8 @@
 
 import pytest
 
+from hq_core.engine.overflow import Overflow
 from hq_core.errors import QueueFull
-from hq_core.overflow import Overflow
 from hq_core.protocols import Stream, WhenFull
 from hq_core.testing import FaultyBackend, MemoryBackend
 

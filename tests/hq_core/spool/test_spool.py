@@ -20,10 +20,12 @@ from hq_core import (
     SpoolTools,
     StreamBusyError,
     Unlimited,
-    ownership,
 )
 from hq_core.registry import load
-from hq_core.spool import check, find, inspect, repair, salvage, set_aside
+from hq_core.spool import lock
+from hq_core.spool.checking import check, inspect, salvage
+from hq_core.spool.finding import find, set_aside
+from hq_core.spool.repairing import repair
 from hq_core.testing.forking import forked
 from hq_core.testing.spool import file_size_limit
 from tests.installing import SOUND, installed, site_in
@@ -183,7 +185,7 @@ class TestOwner:
 
     def test_a_lock_that_a_killed_owner_left_is_no_owner(self, tmp_path: Path) -> None:
         (tmp_path / "s.lock").touch()
-        assert ownership.owner(tmp_path / "s.lock") is None
+        assert lock.owner(tmp_path / "s.lock") is None
 
 
 class TestRepair:
