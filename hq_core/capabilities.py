@@ -20,3 +20,6 @@ class Capability(enum.Flag):
     """Appended records survive the death of the process, at any instruction."""
     POWER_SAFE = enum.auto()
     """Appended records survive power loss once ``sync()`` has returned."""
+    SHARED = enum.auto()
+    """The store can be opened from another machine. Whoever opened last is the only owner, and the
+    one before is told (`Stream.on_lost`, `StreamLostError`)."""

@@ -21,18 +21,22 @@ else:
 
 __all__ = [
     "BackendError",
+    "BackendUnavailable",
     "CapabilityError",
     "CorruptedData",
     "DequeueTimeout",
     "HybridQueueError",
+    "LeaseExpired",
     "MessageTooLargeError",
     "PluginError",
     "QueueClosed",
     "QueueEmpty",
     "QueueFull",
     "RateLimited",
+    "ReentrantCallError",
     "ShutDown",
     "StreamBusyError",
+    "StreamLostError",
 ]
 
 
@@ -93,10 +97,42 @@ class BackendError(HybridQueueError):
     """
 
 
+class BackendUnavailable(BackendError):
+    """The store cannot be reached now: nothing was stored or read, and it passes by itself.
+
+    Raised by backends whose store can come and go, at once while it is away. The queue treats it as
+    "no room now": `when_full` decides what `enqueue` does, `dequeue` waits until its deadline.
+    """
+
+
 class StreamBusyError(HybridQueueError):
     """The stream has another owner: a queue in this or another process, or a fork's parent.
 
     Close the other queue, or use another stream id or directory. Nobody's data was touched.
+    """
+
+
+class StreamLostError(StreamBusyError):
+    """Another owner has taken the stream over. Every later call on this queue raises it.
+
+    Only backends that promise `SHARED` have this. What is stored is the other owner's now, and
+    nothing of it is touched.
+    """
+
+
+class ReentrantCallError(HybridQueueError, RuntimeError):
+    """The call came in the middle of this thread's own call on the same queue.
+
+    From a signal handler, a finaliser, or plugin code that the queue had called. `shutdown`,
+    `close` and `stats` work there; for others use another thread, or set a flag.
+    """
+
+
+class LeaseExpired(HybridQueueError):
+    """The lease's deadline had passed and its items were given back: another consumer has them.
+
+    Only from `ack`, or a lease's block that ends well: those items come twice. Ask for a longer
+    deadline, or lease fewer items at once.
     """
 
 

@@ -9,12 +9,16 @@ sleep, read a clock or do I/O.
 Sizes are bytes of payload unless a name says otherwise; times are seconds of a monotonic clock.
 """
 
+import itertools
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Protocol, runtime_checkable
 
 from hq_core.capabilities import Capability
+from hq_core.errors import HybridQueueError
 from hq_core.stats import Damage, Inspection, RecoveryReport
 
 __all__ = [
@@ -29,7 +33,6 @@ __all__ = [
     "Pump",
     "SpoolTools",
     "Stream",
-    "Waiter",
     "WhenFull",
 ]
 
@@ -44,43 +47,80 @@ Leftover = Literal["resume", "discard", "refuse", "quarantine"]
 OnCorruption = Literal["quarantine", "raise"]
 
 
+def _ignore(*_: object) -> None:
+    """What `Stream` calls where no queue listens."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """What a backend is opened for: the first argument of every `BackendFactory`.
 
     The queue holds the stream's lock, ``<file_name>.lock``, from before the opening until after
-    the closing: the backend has the stream to itself, in this process and all others.
+    the closing: on this machine the backend has the stream to itself.
     """
 
     stream_id: str
     """The id as the user gave it: any text. For messages only, never part of a path."""
     file_name: str
     """The id as a safe file name, unique to it: lower-case letters, digits and ``._-%``, at most
-    200 characters, no leading dot. Name every file after it, with a suffix; what is moved aside,
-    ``<file_name>.<suffix>.quarantine-<number>``. The queue keeps the newest 16 of those."""
+    200 characters, no leading dot. Name every file after it, with a suffix."""
     directory: Path
-    """Where files go. It exists; files are made with mode 0600, directories with 0700."""
+    """Where files go, absolute. It exists; files are made with mode 0600, directories with 0700."""
+    dir_fd: int
+    """The same directory, held open by the queue until after `close`. It stays the one that was
+    opened whatever becomes of its name, so open, rename and remove files relative to it."""
     max_bytes: int | None = None
     """The queue's `max_overflow_bytes`. The queue enforces it; a backend that has to reserve
-    space ahead finds here how much it may need."""
+    space in advance finds here how much it may need."""
     leftover: Leftover = "resume"
     """What to do with records that an earlier owner left: take them over, delete them, raise
     `StreamBusyError` leaving them untouched, or move them aside."""
     on_corruption: OnCorruption = "quarantine"
     """What to do with data that cannot be read: move it aside, or raise `CorruptedData` and touch
     nothing."""
+    durable: bool = False
+    """Whether every item goes through the backend, and is trimmed only when its holder is done."""
+    on_ready: Callable[[], None] = _ignore
+    """Call it, from any thread, when the store can be reached again after `BackendUnavailable`, or
+    has room again after a `QueueFull` that only the store can end. Returns at once."""
+    on_lost: Callable[[HybridQueueError], None] = _ignore
+    """Call it once, from any thread, with a `StreamLostError`, when another owner has the stream.
+    Returns at once."""
+
+    def quarantine_path(self, suffix: str) -> Path:
+        """A name that nothing has yet for what is moved aside: a file or a directory.
+
+        `suffix`, of ``a-z``, ``0-9`` and ``-``, is the backend's: ``"overflow"`` gives
+        ``<file_name>.overflow.quarantine-<number>``. What belongs to it takes the same name and one
+        more suffix. The queue keeps the newest 16 of a stream, 1 GiB in all. Raises `ValueError`
+        for another suffix, and `OSError`.
+        """
+        if not re.fullmatch("[a-z0-9-]+", suffix):
+            raise ValueError(f"a suffix is made of a-z, 0-9 and -, not {suffix!r}")
+        for number in itertools.count(1):
+            name = f"{self.file_name}.{suffix}.quarantine-{number}"
+            try:
+                os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                break
+        return self.directory / name
 
 
 @runtime_checkable
 class OverflowBackend(Protocol):
-    """An ordered log of byte records with a read position: where items go that memory cannot hold.
+    """An ordered log of byte records: where items go that memory cannot hold.
 
-        trimmed | read, not trimmed | stored, not read | <- append
-                ^ trim moves here   ^ read moves here
+        trimmed | the log: record 0, record 1, ... record depth() - 1 | <- append
+                ^ trim moves this end
+
+    It has no read position: reading changes nothing and can be repeated. Trimming renumbers: after
+    ``trim(n)``, the record that was number `n` is number 0.
 
     Raise what your storage raises; the queue wraps it in `BackendError` once. Raise `QueueFull`
     (from the original error) when the store is out of space, `CorruptedData` when records turn out
-    to be damaged. A forked child never calls its parent's backend.
+    to be damaged, `BackendUnavailable` (at once, without waiting long) while the store cannot be
+    reached, `StreamLostError` when another owner has it. `KeyboardInterrupt` may come anywhere, and
+    is an exception like others. A forked child never calls its parent's backend.
     """
 
     name: ClassVar[str]
@@ -90,8 +130,6 @@ class OverflowBackend(Protocol):
     capabilities: ClassVar[Capability]
     """What it promises; `Capability.NONE` is an honest answer. An instance whose options make it
     promise less than its class has an attribute of its own."""
-    record_overhead: ClassVar[int]
-    """Bytes that one record adds to `size_bytes` besides its payload."""
     recovered: RecoveryReport
     """What opening found."""
 
@@ -99,43 +137,51 @@ class OverflowBackend(Protocol):
         """Add `records` (at least one, each 0 to `MAX_MESSAGE_BYTES` long) at the end, in order.
 
         All or nothing: on any exception the log is as it was, and a later append works once the
-        cause is gone. When it returns, the operating system has the bytes.
+        cause is gone. When it returns, the store has the bytes; on this machine, the operating
+        system.
         """
 
-    def read(self, max_records: int, max_bytes: int) -> list[bytes]:
-        """Return the next records after the read position, oldest first, and move it past them.
+    def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
+        """Return records from number `skip` (>= 0) on, oldest first; nothing changes.
 
-        At least one record when the next one is at most `max_bytes` long; never more than
-        `max_records` (>= 1), nor more than `max_bytes` of payload in all. Empty: nothing is
-        stored, or the next record alone is longer than `max_bytes`. On an exception the position
-        is where it was. A backend may read ahead, holding at most 1 MiB.
+        At least one record when that one is at most `max_bytes` long; never more than `max_records`
+        (>= 1), nor more than `max_bytes` of payload in all. Empty: there is no record `skip`, or it
+        alone is longer than `max_bytes`. To go on where the last call ended is the usual case and
+        must be cheap; any other `skip` is rare and must be right. A backend may read ahead, holding
+        at most 1 MiB.
 
-        `CorruptedData` means that what follows the read position is damaged. With
-        ``on_corruption="quarantine"`` it has been moved aside: `depth` no longer counts it and the
-        log goes on behind it. With ``"raise"`` nothing has changed and the next read says it again.
+        `CorruptedData` means that record `skip` is damaged; damage further on ends the run before
+        it. With ``on_corruption="quarantine"`` it has been moved aside, with what follows it if
+        the next whole record cannot be told: `depth` no longer counts them, the records before
+        `skip` are untouched, and the log goes on after them. With ``"raise"`` nothing has changed,
+        and the next read raises it again.
         """
 
     def trim(self, count: int) -> None:
-        """The oldest `count` records read are done: their space may be given back.
+        """The oldest `count` records are done: their space may be given back.
 
-        `count` is at most the number read and not trimmed. Space follows live data while the queue
-        runs, not only at close. On an exception nothing has been trimmed.
+        `count` is at most `depth`. Space follows live data while the queue runs, not only at close.
+        On an exception nothing has been trimmed.
         """
 
     def sync(self) -> None:
         """Make what was appended survive power loss, if `POWER_SAFE` is promised."""
 
     def depth(self) -> int:
-        """Number of records stored and not yet read."""
+        """Number of records appended and not trimmed."""
 
     def size_bytes(self) -> int:
-        """Live bytes: payload and `record_overhead` of every record appended and not trimmed."""
+        """Live bytes: those records with their framing, what `cost` said of them."""
+
+    def cost(self, records: Sequence[bytes]) -> int:
+        """Live bytes that `records` would add, in the format that is being written now."""
 
     def close(self, *, delete: bool) -> None:
-        """Let go of every resource; called once, last.
+        """Let go of every resource; the last call, made again only if it was interrupted.
 
-        `delete`: leave no file behind. Otherwise, if `DURABLE` is promised, what was not trimmed
-        is there, in order, when the stream is opened again.
+        `delete`: leave nothing of this stream behind; other streams are not touched. Otherwise, if
+        `DURABLE` is promised, what was not trimmed is there, in order, when the stream is opened
+        again. It may raise; everything is let go of and nothing is lost all the same.
         """
 
 
@@ -225,7 +271,7 @@ class Limiter(Protocol):
 
 @runtime_checkable
 class Pump(Protocol):
-    """Moves stored records into memory behind the consumers' backs, so that they rarely wait.
+    """Moves stored records into memory in the background, so that consumers rarely wait.
 
     Only a matter of speed: a consumer that finds memory empty refills by itself.
     """
@@ -242,14 +288,5 @@ class Pump(Protocol):
         returns False."""
 
     def stop(self) -> None:
-        """Called once, at close: return when no `step` runs or will run any more."""
-
-
-class Waiter(Protocol):
-    """Somebody parked: a thread, or a coroutine of some event loop."""
-
-    def wake(self) -> bool:
-        """Make the owner try again. Called at most once, under the queue's lock: never blocks.
-
-        False: it is gone, its event loop closed; the next one is woken in its stead.
-        """
+        """Called at close, and again if it was interrupted: return when no `step` runs or will run
+        any more; called by a `step` itself, when none will run after it."""

@@ -79,8 +79,8 @@ class RecoveryReport:
     """Bytes of an unfinished last record, cut off: its enqueue never returned."""
     quarantined_bytes: int = 0
     """Bytes moved aside because they cannot be read as records."""
-    quarantine: Path | None = None
-    """The file holding what was moved aside."""
+    quarantine: Path | str | None = None
+    """Where what was moved aside is: a file or a directory; text if it is neither."""
     reason: str = ""
     """Why something was moved aside, in words; empty when nothing was."""
 
