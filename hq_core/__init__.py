@@ -3,20 +3,25 @@
 from typing import TYPE_CHECKING
 
 from hq_core.capabilities import Capability
+from hq_core.engine.leases import Lease
 from hq_core.errors import (
     BackendError,
+    BackendUnavailable,
     CapabilityError,
     CorruptedData,
     DequeueTimeout,
     HybridQueueError,
+    LeaseExpired,
     MessageTooLargeError,
     PluginError,
     QueueClosed,
     QueueEmpty,
     QueueFull,
     RateLimited,
+    ReentrantCallError,
     ShutDown,
     StreamBusyError,
+    StreamLostError,
 )
 from hq_core.limiters import TokenBucket, Unlimited
 from hq_core.memory import BytesTier, CountTier
@@ -43,6 +48,7 @@ __all__ = [
     "MAX_MESSAGE_BYTES",
     "AsyncHybridQueue",
     "BackendError",
+    "BackendUnavailable",
     "BytesTier",
     "Capability",
     "CapabilityError",
@@ -54,6 +60,8 @@ __all__ = [
     "HybridQueueError",
     "InlinePump",
     "Inspection",
+    "Lease",
+    "LeaseExpired",
     "Limiter",
     "MemoryTier",
     "MessageTooLargeError",
@@ -66,11 +74,13 @@ __all__ = [
     "QueueStats",
     "RateLimited",
     "RecoveryReport",
+    "ReentrantCallError",
     "ShutDown",
     "SpoolTools",
     "StdlibQueue",
     "Stream",
     "StreamBusyError",
+    "StreamLostError",
     "ThreadPump",
     "TokenBucket",
     "Unlimited",

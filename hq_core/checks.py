@@ -1,6 +1,6 @@
 """Checks of arguments, worded once."""
 
-__all__ = ["choice", "instance", "positive_int", "seconds"]
+__all__ = ["choice", "instance", "positive_int", "positive_seconds", "seconds"]
 
 
 def positive_int(name: str, value: object) -> int:
@@ -19,6 +19,13 @@ def seconds(name: str, value: object) -> float:
     if not value >= 0:
         raise ValueError(f"{name} must be 0 (do not wait) or more, not {value}")
     return value
+
+
+def positive_seconds(name: str, value: object) -> float:
+    """`value`, if it is a number above 0; else `TypeError` or `ValueError` naming it."""
+    if seconds(name, value) == 0:
+        raise ValueError(f"{name} must be more than 0 seconds")
+    return float(value)  # type: ignore[arg-type] # as was just seen
 
 
 def choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -1,18 +1,24 @@
 """Memory tiers: the bounded, in-order first tier of a queue.
 
 Pure: no locks, no clock, no I/O. The engine calls them under its mutex.
+
+Ctrl-C may raise `KeyboardInterrupt` after any call, also in here. So a change is one call, and what
+belongs to it is set before; what took more is undone.
 """
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
+
+from typing_extensions import override
 
 from hq_core.checks import positive_int
-from hq_core.protocols import MAX_MESSAGE_BYTES
+from hq_core.protocols import MAX_MESSAGE_BYTES, MemoryTier
 
 __all__ = ["BytesTier", "CountTier"]
 
 
-class BytesTier:
+class BytesTier(MemoryTier):
     """Holds at most `max_bytes` of payload in at most `max_items` items.
 
     For packets whose sizes differ by orders of magnitude, where a count says little about memory.
@@ -29,120 +35,94 @@ class BytesTier:
         self._queue: deque[bytes] = deque()
         self._bytes = 0
 
+    @override
     def capacity(self) -> tuple[int, int]:
-        """How many items, and of how many bytes in all, it accepts when empty."""
         return self._max_items, self._max_bytes
 
+    @override
     def offer(self, items: Sequence[bytes]) -> bool:
-        """Append all of `items` and return True, or none of them and return False."""
         total = self._bytes + sum(map(len, items))
         if total > self._max_bytes or len(self._queue) + len(items) > self._max_items:
             return False
-        self._queue.extend(items)
-        self._bytes = total
+        before = len(self._queue)
+        try:
+            self._bytes = total
+            self._queue.extend(items)
+        except BaseException:
+            if len(self._queue) < before + len(items):  # for want of memory, say
+                while len(self._queue) > before:
+                    self._queue.pop()
+            self._bytes = sum(map(len, self._queue))
+            raise
         return True
 
+    @override
     def offer_one(self, item: bytes) -> bool:
-        """Append `item` and return True, or return False when there is no room."""
         total = self._bytes + len(item)
         if total > self._max_bytes or len(self._queue) >= self._max_items:
             return False
-        self._queue.append(item)
-        self._bytes = total
+        try:
+            self._bytes = total
+            self._queue.append(item)
+        except BaseException:
+            self._bytes = sum(map(len, self._queue))
+            raise
         return True
 
+    @override
     def take(self, max_items: int) -> list[bytes]:
-        """Remove and return the oldest items, at most `max_items`."""
         queue = self._queue
-        if max_items >= len(queue):
-            items = list(queue)
-            queue.clear()
-            self._bytes = 0
+        items = list(islice(queue, max_items))
+        left = len(queue) - len(items)
+        total = self._bytes - sum(map(len, items))
+        if not left:
+            rest: deque[bytes] = deque()
+            # No call from here on.
+            self._queue, self._bytes = rest, 0
             return items
-        items = [queue.popleft() for _ in range(max_items)]
-        self._bytes -= sum(map(len, items))
+        try:
+            while len(queue) > left:
+                queue.popleft()
+            self._bytes = total
+        except BaseException:
+            queue.extendleft(reversed(items[: len(items) + left - len(queue)]))
+            raise
         return items
 
+    @override
     def take_one(self) -> bytes | None:
-        """Remove and return the oldest item; None when there is none."""
-        if not self._queue:
+        queue = self._queue
+        if not queue:
             return None
-        item = self._queue.popleft()
-        self._bytes -= len(item)
+        item = queue[0]
+        total = self._bytes - len(item)
+        # No call from here on.
+        del queue[0]
+        self._bytes = total
         return item
 
+    @override
     def room(self) -> tuple[int, int]:
-        """How many items, and of how many bytes in all, it accepts now."""
         items, size = self._max_items - len(self._queue), self._max_bytes - self._bytes
         return (items, size) if items > 0 else (0, 0)
 
+    @override
     def items(self) -> int:
-        """Number of items held."""
         return len(self._queue)
 
+    @override
     def payload_bytes(self) -> int:
-        """Payload bytes held."""
         return self._bytes
 
+    @override
     def fill(self) -> float:
         """Share of the tighter limit in use, 0.0 to 1.0."""
         return max(self._bytes / self._max_bytes, len(self._queue) / self._max_items)
 
 
-class CountTier:
-    """Holds at most `max_items` items of any size: the specification's channel.
-
-    What they weigh is added up when somebody asks, not at every item.
-    """
+class CountTier(BytesTier):
+    """Holds at most `max_items` items of any size: the specification's channel."""
 
     def __init__(self, max_items: int) -> None:
-        self._max_items = positive_int("max_items", max_items)
-        self._queue: deque[bytes] = deque()
-
-    def capacity(self) -> tuple[int, int]:
-        """How many items, and of how many bytes in all, it accepts when empty."""
-        return self._max_items, self._max_items * MAX_MESSAGE_BYTES
-
-    def offer(self, items: Sequence[bytes]) -> bool:
-        """Append all of `items` and return True, or none of them and return False."""
-        if len(self._queue) + len(items) > self._max_items:
-            return False
-        self._queue.extend(items)
-        return True
-
-    def offer_one(self, item: bytes) -> bool:
-        """Append `item` and return True, or return False when there is no room."""
-        if len(self._queue) >= self._max_items:
-            return False
-        self._queue.append(item)
-        return True
-
-    def take(self, max_items: int) -> list[bytes]:
-        """Remove and return the oldest items, at most `max_items`."""
-        queue = self._queue
-        if max_items >= len(queue):
-            items = list(queue)
-            queue.clear()
-            return items
-        return [queue.popleft() for _ in range(max_items)]
-
-    def take_one(self) -> bytes | None:
-        """Remove and return the oldest item; None when there is none."""
-        return self._queue.popleft() if self._queue else None
-
-    def room(self) -> tuple[int, int]:
-        """How many items, and of how many bytes in all, it accepts now."""
-        items = self._max_items - len(self._queue)
-        return items, items * MAX_MESSAGE_BYTES
-
-    def items(self) -> int:
-        """Number of items held."""
-        return len(self._queue)
-
-    def payload_bytes(self) -> int:
-        """Payload bytes held."""
-        return sum(map(len, self._queue))
-
-    def fill(self) -> float:
-        """Share of the item limit in use, 0.0 to 1.0."""
-        return len(self._queue) / self._max_items
+        positive_int("max_items", max_items)
+        super().__init__(max_items * MAX_MESSAGE_BYTES, max_items)

@@ -4,14 +4,16 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
-from hq_core.checks import positive_int, seconds
+from hq_core.checks import positive_int, positive_seconds, seconds
+from hq_core.engine.handle import Handle
+from hq_core.engine.leases import Lease
 from hq_core.engine.opening import open_engine
 from hq_core.engine.waiters import ThreadWaiter
-from hq_core.errors import DequeueTimeout, QueueEmpty
+from hq_core.errors import DequeueTimeout, QueueClosed, QueueEmpty
 from hq_core.messages import Buffer, as_message, as_messages
 from hq_core.protocols import (
     BackendFactory,
@@ -20,7 +22,6 @@ from hq_core.protocols import (
     MemoryTier,
     OnCorruption,
     Pump,
-    Waiter,
     WhenFull,
 )
 from hq_core.stats import QueueStats, RecoveryReport
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["HybridQueue"]
 
 _NEVER: Final = math.inf
-_making_a_view = threading.Lock()
+_GRACE: Final = 0.05
+"""Seconds for which a call that does not wait still waits for another one on the backend."""
+_LEASE: Final = 300.0
+"""Seconds after which the items of a lease are given back, unless told otherwise."""
 
 
 class HybridQueue:
@@ -111,6 +115,7 @@ class HybridQueue:
             max_overflow_bytes=max_overflow_bytes,
             when_full=when_full,
         )
+        self._handle = Handle(self._engine)
         self._largest = self._engine.largest
         self._offer, self._take_one = self._engine.offer, self._engine.take_one
         self._aio: AsyncHybridQueue | None = None
@@ -124,11 +129,12 @@ class HybridQueue:
         Raises `TypeError`, `MessageTooLargeError`, `RateLimited`, `QueueFull`, `BackendError` or
         `QueueClosed`; the message is then not in the queue, and everything else is as it was.
         """
-        deadline = _NEVER if timeout is None else _deadline(timeout)
+        deadline = None if timeout is None else _deadline(timeout)
         if type(data) is not bytes or len(data) > self._largest:
             data = as_message(data, self._largest)
-        if not self._offer(data):
-            self._spill([data], deadline)
+        offered = self._offer(data)
+        if offered is not None:
+            self._spill([data], offered, deadline, timeout)
 
     def enqueue_many(self, items: Iterable[Buffer], timeout: float | None = None) -> None:
         """Add messages in order, all or none of them; otherwise as `enqueue`.
@@ -138,8 +144,9 @@ class HybridQueue:
         """
         deadline = _deadline(timeout)
         batch = as_messages(items, self._largest)
-        if not self._engine.offer_all(batch):
-            self._spill(batch, deadline)
+        offered = self._engine.offer_all(batch)
+        if offered is not None:
+            self._spill(batch, offered, deadline, timeout)
 
     def dequeue(self, timeout: float | None = None) -> bytes:
         """Remove and return the oldest message, waiting up to `timeout` seconds (None: no end).
@@ -148,7 +155,7 @@ class HybridQueue:
         drained, after `shutdown`, `BackendError` when the disk cannot be read (nothing is lost, try
         again), `CorruptedData` when stored messages turned out to be damaged.
         """
-        deadline = _NEVER if timeout is None else _deadline(timeout)
+        deadline = None if timeout is None else _deadline(timeout)
         item = self._take_one()
         if item is not None:
             return item
@@ -163,14 +170,54 @@ class HybridQueue:
         return self._wait_for(positive_int("max_items", max_items), deadline, timeout)
 
     def try_dequeue(self) -> bytes:
-        """Remove and return the oldest message; `QueueEmpty` exactly when `depth` is 0."""
+        """Remove and return the oldest message; `QueueEmpty` when `depth` is 0.
+
+        Does not wait for a message. While another thread's call keeps the backend busy for more
+        than 50 ms, `QueueEmpty` says so.
+        """
         item = self._take_one()
         if item is not None:
             return item
-        items = self._engine.take(1, None)
+        items = self._engine.take(1, None, time.monotonic() + _GRACE)
         if not items:
-            raise QueueEmpty("the queue is empty")
+            raise QueueEmpty(self._engine.why_empty())
         return items[0]
+
+    def lease(
+        self, max_items: int = 1, timeout: float | None = None, *, deadline: float = _LEASE
+    ) -> Lease:
+        """Take up to `max_items` messages, oldest first, on condition.
+
+        ``with queue.lease() as items:``: the messages are done when the block is left, and given
+        back to the front of the queue, in order, when it raises. After `deadline` seconds they are
+        given back in any case. In a durable queue a lease that has not ended comes again after a
+        crash, and after `close`. At most 1,024 messages and 64 MiB, or as much as memory holds if
+        that is more, are out under leases; beyond that this waits for one to end.
+
+        Waits, as `dequeue` does, for the first message only; parameters and errors as there.
+        """
+        ends = _deadline(timeout)
+        lease = Lease(self._engine, positive_seconds("deadline", deadline))
+        self._wait_for(positive_int("max_items", max_items), ends, timeout, lease)
+        return lease
+
+    def __iter__(self) -> Self:
+        """All messages from now on; ends once the queue is closed, or shut down and drained."""
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return self.dequeue()
+        except QueueClosed:
+            raise StopIteration from None
+
+    def sync(self) -> None:
+        """Make what is stored survive power loss, if the backend promises `POWER_SAFE`.
+
+        In a ``durable=True`` queue that is every message accepted so far. What is in memory alone
+        is not covered. Raises `BackendError` and `QueueClosed`.
+        """
+        self._engine.sync()
 
     def shutdown(self) -> None:
         """Take no more messages; consumers drain the rest, then meet `QueueClosed`."""
@@ -179,8 +226,10 @@ class HybridQueue:
     def close(self) -> None:
         """Discard what is undelivered, delete the overflow, wake every waiter with `QueueClosed`.
 
-        A ``durable=True`` queue keeps what is undelivered for its next opening. Idempotent. In a
-        forked child it does nothing.
+        A ``durable=True`` queue keeps what is undelivered for its next opening, and what others
+        than the caller hold: messages that a thread or task has taken, or leased, and is not done
+        with. Idempotent; after an interruption it can be called again, and of several callers each
+        returns when the queue is closed. In a forked child it does nothing.
         """
         self._engine.close()
 
@@ -193,82 +242,107 @@ class HybridQueue:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self._engine.close(finish=exc_type is None)
 
     def __repr__(self) -> str:
         return f"<HybridQueue {self._engine.stream_id!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"the queue {self._engine.stream_id!r} belongs to this process and cannot be sent to "
+            "another: one process owns a stream. Give the other process the stream id and the "
+            "directory, to open it when this one has closed it, or move the items through a pipe"
+        )
 
     @property
     def aio(self) -> "AsyncHybridQueue":
         """This queue for coroutines: what threads put in, they get out, and the other way round."""
         from hq_core.aio import AsyncHybridQueue  # asyncio takes longer to import than all the rest
 
-        with _making_a_view:
-            if self._aio is None:
-                self._aio = AsyncHybridQueue._view(self._engine)
+        if self._engine.state == "forked":
+            self._engine.counts()  # which says so
+        if self._aio is None:  # of several threads here at once, one makes the view that counts
+            self._aio = self.__dict__.setdefault("_view", AsyncHybridQueue._view(self._handle))
         return self._aio
 
     @property
     def depth(self) -> int:
         """Messages in the queue, in memory and stored."""
-        return self._engine.depth()
+        return self._engine.counts()[0]
 
     @property
     def pressure(self) -> float:
         """0.0 to 1.0: share of memory in use; above 1.0: overflow is active, see `QueueStats`."""
-        return self._engine.pressure()
+        return self._engine.stats().pressure
 
     @property
     def has_disk_data(self) -> bool:
         """Whether messages are stored in the backend that memory does not hold."""
-        return self._engine.has_disk_data()
+        return self._engine.overflow.stored > 0
 
     @property
     def recovery(self) -> RecoveryReport:
         """What opening found of an earlier owner."""
-        return self._engine.recovery
+        return self._engine.overflow.backend.recovered
 
     def stats(self) -> QueueStats:
         """One consistent snapshot."""
         return self._engine.stats()
 
-    def _spill(self, items: list[bytes], deadline: float) -> None:
+    def _spill(
+        self, items: list[bytes], offered: float, deadline: float | None, timeout: float | None
+    ) -> None:
+        engine = self._engine
+        waiter = None
+        if engine.when_full == "block":
+            waiter = ThreadWaiter((len(items), sum(map(len, items))))
         while True:
-            waits = self._engine.when_full == "block" and time.monotonic() < deadline
-            waiter = ThreadWaiter() if waits else None
-            if self._engine.spill(items, waiter) or waiter is None:
+            if deadline is not None and time.monotonic() >= deadline:
+                waiter = None
+            if engine.spill(items, offered, waiter, _patience(deadline, timeout)) or waiter is None:
                 return
-            with self._engine.blocked(waiter):
-                _sleep(waiter, deadline, self._engine.withdraw_producer)
+            self._sleep(waiter, deadline)
 
-    def _wait_for(self, max_items: int, deadline: float, timeout: float | None) -> list[bytes]:
+    def _wait_for(
+        self,
+        max_items: int,
+        deadline: float | None,
+        timeout: float | None,
+        lease: Lease | None = None,
+    ) -> list[bytes]:
+        waiter = None
         while True:
-            items = self._engine.take(max_items, None)  # mostly there are some: nobody need wait
+            # Mostly there is something, so the first time nobody parks.
+            items = self._engine.take(max_items, waiter, _patience(deadline, timeout), lease=lease)
             if items:
                 return items
-            if time.monotonic() >= deadline:
-                raise DequeueTimeout(f"nothing came within {timeout} s")
-            waiter = ThreadWaiter()
-            items = self._engine.take(max_items, waiter)
-            if items:
-                return items
-            _sleep(waiter, deadline, self._engine.withdraw_consumer)
+            if deadline is not None and time.monotonic() >= deadline:
+                if waiter is not None:
+                    self._engine.withdraw(waiter)
+                raise DequeueTimeout(f"{self._engine.why_empty()}; waited for {timeout} s")
+            if waiter is None:
+                waiter = ThreadWaiter()
+            else:
+                self._sleep(waiter, deadline)
+
+    def _sleep(self, waiter: ThreadWaiter, deadline: float | None) -> None:
+        """Sleep until woken, or until it is time to look; whatever else ends it withdraws."""
+        woken = False
+        try:
+            ends = min(_NEVER if deadline is None else deadline, self._engine.look_again())
+            woken = waiter.wait(min(max(0.0, ends - time.monotonic()), threading.TIMEOUT_MAX))
+        finally:
+            if not woken:
+                self._engine.withdraw(waiter)
 
 
-def _deadline(timeout: float | None) -> float:
-    """When a wait of `timeout` seconds ends, on the monotonic clock."""
-    if timeout is None:
-        return _NEVER
-    if seconds("timeout", timeout) > threading.TIMEOUT_MAX:
-        return _NEVER
+def _deadline(timeout: float | None) -> float | None:
+    """When a wait of `timeout` seconds ends, on the monotonic clock; None: never."""
+    if timeout is None or seconds("timeout", timeout) > threading.TIMEOUT_MAX:
+        return None
     return time.monotonic() + timeout
 
 
-def _sleep(waiter: ThreadWaiter, deadline: float, withdraw: Callable[[Waiter], None]) -> None:
-    """Sleep until woken or until `deadline`; whatever ends the sleep otherwise withdraws."""
-    woken = False
-    try:
-        woken = waiter.wait(min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
-    finally:
-        if not woken:
-            withdraw(waiter)
+def _patience(deadline: float | None, timeout: float | None) -> float | None:
+    """Until when to wait for another call on the backend."""
+    return time.monotonic() + _GRACE if timeout == 0 else deadline

@@ -165,15 +165,13 @@ def _check(backend: object, where: str) -> None:
             f"{where} is written for API version {version}, this hybrid-queue has {API_VERSION}: "
             "install versions of the two that go together"
         )
-    demanded = {"name": str, "capabilities": Capability, "record_overhead": int}
+    demanded = {"name": str, "capabilities": Capability}
     wrong = [n for n, kind in demanded.items() if not isinstance(getattr(backend, n, None), kind)]
-    wrong += [
-        n
-        for n, member in vars(OverflowBackend).items()
-        if isinstance(member, types.FunctionType)
-        and not n.startswith("_")
-        and not callable(getattr(backend, n, None))
-    ]
+    for name, member in vars(OverflowBackend).items():
+        if isinstance(member, types.FunctionType) and not name.startswith("_"):
+            inherited = inspect.getattr_static(backend, name, None) is member
+            if inherited or not callable(getattr(backend, name, None)):
+                wrong.append(name)
     if wrong:
         raise PluginError(f"{where} lacks, or has the wrong type of: {', '.join(wrong)}")
 

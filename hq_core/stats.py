@@ -11,8 +11,8 @@ __all__ = ["Damage", "Inspection", "QueueStats", "RecoveryReport"]
 class QueueStats:
     """One consistent snapshot of a queue.
 
-    The accounts always balance: ``enqueued == dequeued + discarded + depth``. The first five
-    fields are the specification's, in its order. Snapshots are equal if nothing has happened
+    The accounts always balance: ``enqueued == dequeued + discarded + leased + depth``. The first
+    five fields are the specification's, in its order. Snapshots are equal if nothing has happened
     between them: the two times, which go on by themselves, do not matter.
     """
 
@@ -32,7 +32,7 @@ class QueueStats:
     enqueued: int
     """Items accepted since opening, those recovered at opening included."""
     dequeued: int
-    """Items handed to consumers."""
+    """Items handed to consumers; leased ones once they are acknowledged."""
     discarded: int
     """Items accepted but never delivered: undelivered at `close`, dropped, or lost to damage."""
     dropped: int
@@ -46,13 +46,15 @@ class QueueStats:
     backend: str
     """The name of the overflow backend."""
     directory: Path
-    """Where the overflow is, as given."""
+    """Where the overflow is, absolute."""
     memory_limit_bytes: int | None
     """Most payload bytes in the memory tier; None when only their number is limited."""
     disk_limit_bytes: int | None
     """Most `disk_bytes`, that is `max_overflow_bytes`; None when only the disk limits them."""
     dropped_newest: int
     """The part of `dropped` that was new and never got in; the rest were the oldest."""
+    leased: int
+    """Items out under a lease: neither acknowledged nor given back."""
     damaged: int
     """The part of `discarded` that was stored and could not be read. What is neither `dropped` nor
     `damaged` was undelivered at `close`."""
@@ -63,7 +65,8 @@ class QueueStats:
     blocked_seconds: float = field(compare=False)
     """Seconds that producers have waited for room, all together, waits under way included."""
     oldest_age_seconds: float = field(compare=False)
-    """Seconds since the oldest item was enqueued, or recovered; 0.0 when there is none. Never too
+    """Seconds since the oldest item, leased ones included, was enqueued, or recovered; 0.0 when
+    there is none. Never too
     low; too high by less than 0.1 s, or than 2 % of the greatest age since that item came."""
 
 

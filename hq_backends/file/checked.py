@@ -2,9 +2,13 @@
 
 Grammar, all numbers 4 bytes and big-endian::
 
-    file     = preamble record* torn?
+    file     = preamble (record | void)* torn?
     preamble = "HQCRC32" 0x01 seed crc(all before)
     record   = length crc(length payload, from seed on) payload
+    void     = length crc(length, from seed with all bits flipped) payload
+
+A void is a damaged record that was set aside, and that its reader could not cut away since records
+before it were not done. It is no record any more: whoever opens the file goes on behind it.
 
 The seed is drawn anew for each file, and each time a drained file is begun again, so a block of an
 earlier one is not taken for a record. Read by the specified format, the preamble claims a first
@@ -16,11 +20,13 @@ from struct import Struct
 from typing import ClassVar, Final
 from zlib import crc32
 
-from hq_backends.file.format import Decoded, checked_length
+from typing_extensions import override
+
+from hq_backends.file.format import Decoded, Format, checked_length
 from hq_core.errors import CorruptedData
 from hq_core.protocols import MAX_MESSAGE_BYTES
 
-__all__ = ["PREAMBLE_BYTES", "Checked", "checked_of"]
+__all__ = ["PREAMBLE_BYTES", "VOID_AT", "Checked", "checked_of"]
 
 _MAGIC: Final = b"HQCRC32\x01"
 _SEED: Final = Struct(">8sI")
@@ -28,9 +34,11 @@ _CRC: Final = Struct(">I")
 _HEADER: Final = Struct(">II")
 _LENGTH: Final = Struct(">I")
 PREAMBLE_BYTES: Final = _SEED.size + _CRC.size
+VOID_AT: Final = _LENGTH.size
+"""The length stays, as it leads to the next record."""
 
 
-class Checked:
+class Checked(Format):
     """Records with a CRC-32 each, of their length and payload."""
 
     header_bytes: ClassVar[int] = _HEADER.size
@@ -40,6 +48,7 @@ class Checked:
         start = _SEED.pack(_MAGIC, seed)
         self.preamble = start + _CRC.pack(crc32(start))
 
+    @override
     def encode(self, records: Sequence[bytes]) -> list[bytes]:
         """See `Format`."""
         buffers = []
@@ -50,6 +59,7 @@ class Checked:
             buffers.append(record)
         return buffers
 
+    @override
     def decode(self, block: bytes, start: int, max_records: int, max_bytes: int) -> Decoded:
         """See `Format`."""
         records: list[bytes] = []
@@ -78,19 +88,30 @@ class Checked:
             start = end
         return Decoded(records, start, 0)
 
+    @override
     def record_bytes(self, header: bytes) -> int:
         """See `Format`; an empty record is verified, so that zeros are none."""
         length, _ = _HEADER.unpack_from(header)
         checked_length(length)
-        if not length:
+        if not length and not self.is_void(header):
             self.verify(header, b"")
         return _HEADER.size + int(length)
 
+    @override
     def verify(self, header: bytes, payload: bytes) -> None:
         """See `Format`."""
         length, crc = _HEADER.unpack_from(header)
         if length != len(payload) or crc32(payload, crc32(header[:4], self.seed)) != crc:
             raise _mismatch(length)
+
+    @override
+    def is_void(self, header: bytes) -> bool:
+        """See `Format`."""
+        return header[_LENGTH.size :] == self.void(header)
+
+    def void(self, header: bytes) -> bytes:
+        """What to write `VOID_AT` bytes behind the start of a record to make it void."""
+        return _CRC.pack(crc32(header[: _LENGTH.size], self.seed ^ 0xFFFFFFFF))
 
 
 def checked_of(start: bytes) -> Checked | None:

@@ -11,10 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from typing_extensions import override
+
 from hq_backends.file.position import SIDECAR_BYTES, SLOT_SPACING, Position, encode, newest
 from hq_core.errors import BackendError
 
-__all__ = ["DataFile", "Sidecar", "read_at", "slots", "sync_directory"]
+__all__ = ["DataFile", "OpenFile", "Sidecar", "read_at", "slots"]
 
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _BUFFERS_A_CALL: Final = 512
@@ -23,17 +25,40 @@ _BYTES_A_CALL: Final = 1024 * 1024
 """Most bytes in one `pwritev`, unless one record has more: longer calls are at times slower."""
 
 
-class _File:
-    """A regular file of this user's, not opened until asked for."""
+class OpenFile:
+    """A descriptor, -1 if there is none, and the name of its file, for messages."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fd: int = -1) -> None:
         self.path = path
-        self.fd = -1
+        self.fd = fd
+
+    def size(self) -> int:
+        """Bytes in it."""
+        return os.fstat(self.fd).st_size
+
+    def inode(self) -> int:
+        """What tells it from a file of the same name."""
+        return os.fstat(self.fd).st_ino
+
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class _File(OpenFile):
+    """A regular file of this user's in the stream's directory, not opened until asked for."""
+
+    def __init__(self, path: Path, dir_fd: int) -> None:
+        super().__init__(path)
+        self.dir_fd: Final = dir_fd
+        self._is_there = False  # or may be, if an interrupt came while it was made
 
     def open(self) -> bool:
         """Open what is there; False: nothing is. Raises `BackendError` if it cannot be ours."""
         try:
-            self.fd = os.open(self.path, _FILE | os.O_NONBLOCK)
+            self.fd = os.open(self.path.name, _FILE | os.O_NONBLOCK, dir_fd=self.dir_fd)
         except FileNotFoundError:
             return False
         except OSError as exc:
@@ -48,24 +73,43 @@ class _File:
                 f"{self.path} has another name elsewhere, a hard link, and what is done to it "
                 "would be done to that: remove either, or use another directory"
             )
+        self._is_there = True
         return True
 
     def create(self) -> None:
-        """Make it; there must be none."""
-        self.fd = os.open(self.path, _FILE | os.O_CREAT | os.O_EXCL, 0o600)
-
-    def close(self) -> None:
-        """Let go of it. Idempotent."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Make it; there must be none, but for one whose making was interrupted."""
+        if self._is_there:
+            self._unlink()
+        self._is_there = True
+        try:
+            self.fd = os.open(
+                self.path.name, _FILE | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self.dir_fd
+            )
+        except OSError:
+            self._is_there = False
+            raise
 
     def delete(self) -> None:
-        """Remove it, if it was opened."""
-        if self.fd >= 0:
-            self.path.unlink(missing_ok=True)
-            os.ftruncate(self.fd, 0)  # a forked child may keep the file in being
+        """Remove it, if it was opened or made."""
+        try:
+            if self.fd >= 0:
+                os.ftruncate(self.fd, 0)  # a forked child may keep the file in being
+        finally:
             self.close()
+            if self._is_there:
+                self._unlink()
+            self._is_there = False
+
+    def rename(self, path: Path) -> None:
+        """Give it the name of `path`, a path in the same directory, and let go of it."""
+        if self._is_there:
+            os.rename(self.path.name, path.name, src_dir_fd=self.dir_fd, dst_dir_fd=self.dir_fd)
+        self._is_there = False
+        self.close()
+
+    def _unlink(self) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self.path.name, dir_fd=self.dir_fd)
 
     def _not_ours(self) -> BackendError:
         return BackendError(
@@ -77,18 +121,17 @@ class _File:
 class DataFile(_File):
     """The records."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, dir_fd: int) -> None:
+        super().__init__(path, dir_fd)
         self.flush_failed = ""
-        self._named_on_disk = False  # the first flush sees to it
+        """Why flushing failed, once it has."""
+        self.named_on_disk = False
+        """Whether the directory was flushed since the file has its name."""
 
-    def size(self) -> int:
-        """Bytes in it."""
-        return os.fstat(self.fd).st_size
-
-    def inode(self) -> int:
-        """What tells it from a file of the same name."""
-        return os.fstat(self.fd).st_ino
+    def has_name(self, fd: int) -> bool:
+        """Whether the file `fd` has this one's name."""
+        named = os.stat(self.path.name, dir_fd=self.dir_fd, follow_symlinks=False)
+        return os.path.samestat(named, os.fstat(fd))
 
     def write(self, buffers: Sequence[bytes], at: int) -> int:
         """Write all of `buffers` from offset `at` on; how many bytes they were."""
@@ -120,21 +163,12 @@ class DataFile(_File):
             raise OSError(errno.EIO, f"an earlier flush failed: {self.flush_failed}; reopen")
         try:
             os.fdatasync(self.fd)
-            if not self._named_on_disk:
-                sync_directory(self.path.parent)
-                self._named_on_disk = True
+            if not self.named_on_disk:
+                os.fsync(self.dir_fd)
+                self.named_on_disk = True
         except OSError as exc:
             self.flush_failed = str(exc)
             raise OSError(errno.EIO, f"{self.path} could not be flushed: {exc}") from exc
-
-    def replace_by(self, fd: int, path: Path) -> None:
-        """The file `fd` at `path` takes the place of this one."""
-        path.rename(self.path)
-        old, self.fd = self.fd, fd
-        self._named_on_disk = False
-        with suppress(OSError):
-            os.ftruncate(old, 0)  # a forked child may keep the old file in being
-        os.close(old)
 
     @staticmethod
     def _part(buffers: Sequence[bytes], first: int) -> tuple[Sequence[bytes], int]:
@@ -150,14 +184,15 @@ class DataFile(_File):
 class Sidecar(_File):
     """The read position: where the records begin that are not done."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, dir_fd: int) -> None:
+        super().__init__(path, dir_fd)
         self._sequence = 0
 
+    @override
     def create(self) -> None:
         """See `_File`; its space is reserved, so that it can be written on a full disk."""
-        super().create()
         try:
+            super().create()
             os.posix_fallocate(self.fd, 0, SIDECAR_BYTES)
         except BaseException:
             self.delete()
@@ -201,12 +236,3 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
             break
         data += more
     return data
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory survive power loss."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,4 +1,8 @@
-"""``fsync="interval"``: one thread that flushes what was written, and sleeps while nothing is."""
+"""``fsync="interval"``: one thread that flushes what was written, and sleeps while nothing is.
+
+It waits for plain locks that others release: unlike an `Event`, they cannot be left locked by an
+interrupt that comes while they are set.
+"""
 
 import threading
 from collections.abc import Callable
@@ -9,36 +13,53 @@ __all__ = ["Flusher"]
 class Flusher:
     """Calls `flush` at most `interval` seconds after each `dirty`, in a thread of its own.
 
-    The thread starts with the first `dirty`. Between two flushes at least `interval` passes.
+    Between two flushes at least `interval` passes.
     """
 
     def __init__(self, flush: Callable[[], None], interval: float) -> None:
         self._flush = flush
         self._interval = interval
-        self._dirty = threading.Event()
-        self._stopped = threading.Event()
+        self._clean = _taken()
+        self._running = _taken()
         self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread. Raises `RuntimeError` if there can be no more threads.
+
+        At opening, so that no append fails for want of a thread.
+        """
+        thread = threading.Thread(target=self._run, name="hq-flush", daemon=True)
+        try:
+            thread.start()
+            self._thread = thread
+        except BaseException:
+            self.stop()
+            raise
 
     def dirty(self) -> None:
         """Something was written."""
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="hq-flush", daemon=True)
-            thread.start()
-            self._thread = thread
-        self._dirty.set()
+        if self._clean.locked():
+            self._clean.release()
 
     def stop(self) -> None:
-        """End the thread; what is dirty stays so."""
-        self._stopped.set()
-        self._dirty.set()
+        """End the thread; what is dirty stays so. May be called again."""
+        if self._running.locked():
+            self._running.release()
+        self.dirty()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
         while True:
-            self._dirty.wait()
-            self._stopped.wait(self._interval)
-            self._dirty.clear()
-            if self._stopped.is_set():  # looked at last, or `stop` might be cleared away
+            self._clean.acquire()
+            stopped = self._running.acquire(timeout=self._interval)
+            self._clean.acquire(blocking=False)  # what was written meanwhile is flushed now
+            if stopped or self._running.acquire(blocking=False):  # `stop` may have come just then
                 return
             self._flush()
+
+
+def _taken() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock

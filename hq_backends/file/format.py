@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, Final, Protocol
 
+from typing_extensions import override
+
 from hq_core.errors import CorruptedData
 from hq_core.protocols import MAX_MESSAGE_BYTES
 
@@ -64,14 +66,21 @@ class Format(Protocol):
     def verify(self, header: bytes, payload: bytes) -> None:
         """Raise `CorruptedData` if the two are seen not to belong together."""
 
+    def is_void(self, header: bytes) -> bool:
+        """Whether the record that starts with `header` was made void, see `Checked.void`.
 
-class Plain:
+        One in 2**32 whole records looks like that as well: ask `verify` too.
+        """
+
+
+class Plain(Format):
     """The specified format."""
 
     header_bytes: ClassVar[int] = _LENGTH.size
     preamble = b""
     seed = 0
 
+    @override
     def encode(self, records: Sequence[bytes]) -> list[bytes]:
         """See `Format`."""
         buffers = []
@@ -80,6 +89,7 @@ class Plain:
             buffers.append(record)
         return buffers
 
+    @override
     def decode(self, block: bytes, start: int, max_records: int, max_bytes: int) -> Decoded:
         """See `Format`."""
         records: list[bytes] = []
@@ -103,13 +113,20 @@ class Plain:
             start = end
         return Decoded(records, start, 0)
 
+    @override
     def record_bytes(self, header: bytes) -> int:
         """See `Format`."""
         (length,) = _LENGTH.unpack_from(header)
         return _LENGTH.size + checked_length(length)
 
+    @override
     def verify(self, header: bytes, payload: bytes) -> None:
         """Nothing can be seen."""
+
+    @override
+    def is_void(self, header: bytes) -> bool:
+        """None is: where a damaged record ends cannot be seen."""
+        return False
 
 
 def checked_length(length: int) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hq_backends.file import recovery
+from hq_backends.file.aside import move_aside, move_part_aside
 from hq_backends.file.files import DataFile, Sidecar
 from hq_backends.file.format import Format
 from hq_core.errors import CorruptedData, StreamBusyError
@@ -29,6 +30,10 @@ class TakenOver:
     """Offset behind the last record, the end of the file."""
     committed: int
     """Offset up to which the data is known to be on the disk."""
+    voids: int
+    """Bytes between the records that hold none."""
+    voids_to: int
+    """There are none of these from here on."""
 
 
 def take_over(
@@ -55,21 +60,24 @@ def take_over(
             "leftover='resume', or move it away"
         )
     if stream.leftover == "quarantine":
-        return _set_all_aside(data, sidecar, size, "leftover='quarantine'")
+        return _set_all_aside(stream, data, sidecar, size, "leftover='quarantine'")
     if found.damage and stream.on_corruption == "raise":
         raise CorruptedData(f"{data.path}, at byte {found.end}: {found.damage}")
     if found.damage and not found.records:
-        return _set_all_aside(data, sidecar, size, found.damage)
+        return _set_all_aside(stream, data, sidecar, size, found.damage)
     committed = min(noted.committed, found.end) if noted and noted.seed == form.seed else 0
-    return TakenOver(_keep_whole(data, found, size, form), form, found.head, found.end, committed)
+    report = _keep_whole(stream, data, found, size, form)
+    return TakenOver(report, form, found.head, found.end, committed, found.voids, found.voids_to)
 
 
-def _keep_whole(data: DataFile, found: recovery.Survey, size: int, form: Format) -> RecoveryReport:
+def _keep_whole(
+    stream: Stream, data: DataFile, found: recovery.Survey, size: int, form: Format
+) -> RecoveryReport:
     """Cut what is behind the whole records, having moved it aside if it is more than nothing."""
     rest, aside = size - found.end, None
     if rest >= form.header_bytes:
         try:
-            aside = recovery.move_part_aside(data.fd, data.path, found.end, size)
+            aside = move_part_aside(stream, data.fd, found.end, size)
         except OSError as exc:  # on a full disk, what nobody was told of is not worth failing for
             if found.damage or exc.errno not in OUT_OF_SPACE:
                 raise
@@ -77,7 +85,7 @@ def _keep_whole(data: DataFile, found: recovery.Survey, size: int, form: Format)
         data.cut(found.end)
     return RecoveryReport(
         records=found.records,
-        size_bytes=found.end - found.head,
+        size_bytes=found.end - found.head - found.voids,
         torn_bytes=found.torn,
         quarantined_bytes=rest if aside else 0,
         quarantine=aside,
@@ -91,10 +99,8 @@ def _nothing(data: DataFile, sidecar: Sidecar, torn: int = 0) -> RecoveryReport:
     return RecoveryReport(torn_bytes=torn)
 
 
-def _set_all_aside(data: DataFile, sidecar: Sidecar, size: int, reason: str) -> RecoveryReport:
-    aside = recovery.move_aside(data.path)
-    if sidecar.fd >= 0:
-        sidecar.path.rename(aside.with_name(f"{aside.name}.pos"))
-    data.close()
-    sidecar.close()
+def _set_all_aside(
+    stream: Stream, data: DataFile, sidecar: Sidecar, size: int, reason: str
+) -> RecoveryReport:
+    aside = move_aside(stream, data, sidecar)
     return RecoveryReport(quarantined_bytes=size, quarantine=aside, reason=reason)

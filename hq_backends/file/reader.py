@@ -1,8 +1,12 @@
-"""Reading records: short ones out of blocks read ahead, a long one by itself."""
+"""Reading records at an offset: short ones out of blocks read ahead, a long one by itself.
+
+The reader has no position. It keeps the last block, so whoever goes on where the last read ended
+finds the next records there, and whoever reads elsewhere gets another block.
+"""
 
 from typing import Final
 
-from hq_backends.file.files import DataFile, read_at
+from hq_backends.file.files import OpenFile, read_at
 from hq_backends.file.format import Format
 from hq_core.errors import CorruptedData
 
@@ -10,63 +14,92 @@ __all__ = ["Reader"]
 
 
 class Reader:
-    """A position in the data file, and the block of it that was read ahead."""
+    """The data file, and the block of it that was read ahead: at most `read_ahead` bytes."""
 
-    def __init__(self, data: DataFile, read_ahead: int) -> None:
+    def __init__(self, data: OpenFile, read_ahead: int) -> None:
         self._data = data
         self._read_ahead: Final = read_ahead
-        self._block, self._at = b"", 0  # `_at` is where `offset` lies in it
-        self.offset = 0
-        """Offset of the next record."""
+        self._block, self._start = b"", 0  # `_start` is the offset of its first byte
 
-    def seek(self, offset: int) -> None:
-        """Go on at `offset`; what was read ahead does not count any more."""
-        self.offset = offset
-        self._block, self._at = b"", 0
+    def forget(self) -> None:
+        """Read anew: what is in the file has changed, or will."""
+        self._block = b""
 
-    def read(self, form: Format, tail: int, max_records: int, max_bytes: int) -> list[bytes]:
-        """The next records before `tail`; raises `CorruptedData` and `OSError`, and then stays."""
-        start = self._at
-        found = form.decode(self._block, start, max_records, max_bytes)
+    def read(
+        self, form: Format, offset: int, tail: int, max_records: int, max_bytes: int
+    ) -> list[bytes]:
+        """The records from `offset` on, up to `tail`; raises `CorruptedData` and `OSError`."""
+        block, at = self._block, offset - self._start
+        if not 0 <= at <= len(block):
+            block, at = b"", 0
+        found = form.decode(block, at, max_records, max_bytes)
         while found.missing and not found.records:
             if found.missing > self._read_ahead:
-                return [self._read_large(form, tail, found.missing)]
-            self._block = self._pread(self._read_ahead, found.missing, self.offset, tail)
-            self._at = start = 0
-            found = form.decode(self._block, start, max_records, max_bytes)
-        self._at = found.end
-        self.offset += found.end - start
+                header = block[at : at + form.header_bytes]
+                return [self._read_large(form, header, offset, tail, found.missing)]
+            block, at = self._pread(self._read_ahead, found.missing, offset, tail), 0
+            self._block, self._start = block, offset
+            found = form.decode(block, at, max_records, max_bytes)
         return found.records
 
-    def whole_behind(self, form: Format, tail: int) -> int:
-        """Where the record behind the next one starts, if checksums show one there; else 0."""
+    def record_bytes(self, form: Format, offset: int, tail: int) -> int:
+        """Bytes of the whole record at `offset`; of its header only the length is looked at.
+
+        Raises `CorruptedData` if there can be none, or it ends behind `tail`.
+        """
+        block, at = self._block, offset - self._start
+        if not 0 <= at <= len(block) - form.header_bytes:
+            block, at = self._pread(self._read_ahead, form.header_bytes, offset, tail), 0
+            self._block, self._start = block, offset
+        size = form.record_bytes(block[at : at + form.header_bytes])
+        if offset + size > tail:
+            raise self._ends_early(tail)
+        return size
+
+    def whole_behind(self, form: Format, offset: int, tail: int) -> int:
+        """Where the record behind the one at `offset` starts, if checksums prove it; else 0."""
         if not form.seed:
             return 0
         try:
-            behind = self.offset + self._record_bytes(form, self.offset, tail)
-            header = self._pread(form.header_bytes, form.header_bytes, behind, tail)
-            size = form.record_bytes(header) - form.header_bytes
-            form.verify(header, self._pread(size, size, behind + form.header_bytes, tail))
+            behind = offset + self.record_bytes(form, offset, tail)
+            if not self.void_bytes(form, behind, tail):
+                self._verify(form, behind, tail)
         except CorruptedData:
             return 0
         return behind
 
-    def _record_bytes(self, form: Format, offset: int, tail: int) -> int:
-        return form.record_bytes(self._pread(form.header_bytes, form.header_bytes, offset, tail))
+    def void_bytes(self, form: Format, offset: int, tail: int) -> int:
+        """Bytes of the record at `offset` if it was made void, see `Checked.void`; else 0."""
+        header = read_at(self._data.fd, form.header_bytes, offset)
+        if len(header) < form.header_bytes or not form.is_void(header):
+            return 0
+        try:
+            size = form.record_bytes(header)
+        except CorruptedData:
+            return 0
+        try:
+            self._verify(form, offset, tail)  # its own checksum, by chance, may look like that
+        except CorruptedData:
+            return size if offset + size <= tail else 0
+        return 0
 
-    def _read_large(self, form: Format, tail: int, size: int) -> bytes:
-        """The record of `size` bytes, header included, that comes next; without a second copy."""
-        body = self.offset + form.header_bytes
+    def _verify(self, form: Format, offset: int, tail: int) -> None:
+        header = self._pread(form.header_bytes, form.header_bytes, offset, tail)
+        size = form.record_bytes(header) - form.header_bytes
+        form.verify(header, self._pread(size, size, offset + form.header_bytes, tail))
+
+    def _read_large(self, form: Format, header: bytes, offset: int, tail: int, size: int) -> bytes:
+        """The record of `size` bytes, header included, at `offset`; without a second copy."""
         payload_bytes = size - form.header_bytes
-        payload = self._pread(payload_bytes, payload_bytes, body, tail)
-        form.verify(self._block[self._at : self._at + form.header_bytes], payload)
-        self.seek(self.offset + size)
+        payload = self._pread(payload_bytes, payload_bytes, offset + form.header_bytes, tail)
+        form.verify(header, payload)
         return payload
 
     def _pread(self, size: int, at_least: int, offset: int, tail: int) -> bytes:
         block = read_at(self._data.fd, max(0, min(size, tail - offset)), offset)
         if len(block) < at_least:
-            raise CorruptedData(
-                f"{self._data.path} ends amid a record, at byte {offset + len(block)}"
-            )
+            raise self._ends_early(offset + len(block))
         return block
+
+    def _ends_early(self, offset: int) -> CorruptedData:
+        return CorruptedData(f"{self._data.path} ends amid a record, at byte {offset}")

@@ -1,4 +1,4 @@
-"""What an earlier owner left in an overflow file: finding it, and setting parts of it aside."""
+"""What an earlier owner left in an overflow file: finding it."""
 
 import errno
 import os
@@ -16,12 +16,9 @@ from hq_core.protocols import MAX_MESSAGE_BYTES
 __all__ = [
     "Survey",
     "boot_id",
-    "copy",
     "find",
     "format_of",
     "holding",
-    "move_aside",
-    "move_part_aside",
 ]
 
 _BLOCK: Final = 64 * 1024
@@ -50,6 +47,10 @@ class Survey:
     """How many of them the position has counted, so that they were not walked."""
     counted_to: int = 0
     """Offset behind those."""
+    voids: int = 0
+    """Bytes between them that hold no record any more, see `Checked.void`."""
+    voids_to: int = 0
+    """There are none of these from here on."""
 
 
 def boot_id() -> bytes:
@@ -139,13 +140,14 @@ def walk(
     zeros_from: int | None = None,
     least_zeros: int = 0,
 ) -> Survey:
-    """Walk the headers between two offsets; payloads are not looked at.
+    """Walk the headers between two offsets; payloads are not looked at, voids not counted.
 
     From `zeros_from` on, zeros where a record would begin are not empty records, but what a power
     cut leaves on some systems, if they go on up to `end` or to the end of a page, and are
     `least_zeros` bytes or more.
     """
     records, offset, zeros = 0, start, 0
+    voids = voids_to = 0
     block, block_start = b"", 0
     while offset + form.header_bytes <= end:
         at = offset - block_start
@@ -155,9 +157,13 @@ def walk(
         try:
             length = form.record_bytes(header)
         except CorruptedData as exc:
-            return Survey(start, records, offset, damage=str(exc))
+            return Survey(start, records, offset, damage=str(exc), voids=voids, voids_to=voids_to)
         if offset + length > end:
             break
+        if form.is_void(header) and not _is_whole(fd, form, header, offset, length):
+            offset += length
+            voids, voids_to = voids + length, offset
+            continue
         if zeros_from is not None and offset >= zeros_from and not any(header):
             if zeros <= offset:
                 zeros = _zeros_end(fd, offset, end)
@@ -166,50 +172,16 @@ def walk(
                 return Survey(start, records, offset, end - offset, why_torn=_ZEROS)
         offset += length
         records += 1
-    return Survey(start, records, offset, end - offset)
+    return Survey(start, records, offset, end - offset, voids=voids, voids_to=voids_to)
 
 
-def move_part_aside(fd: int, path: Path, start: int, end: int) -> Path:
-    """Copy bytes `start` to `end` of the file at `path` to a new file beside it, and return that.
-
-    Nothing is left behind unless the copy is complete.
-    """
-    target, out = _new_file(path)
+def _is_whole(fd: int, form: Format, header: bytes, offset: int, size: int) -> bool:
+    """Whether the record at `offset` is whole, though its header looks void by chance."""
     try:
-        copy(fd, out, start, end)
-    except BaseException:
-        target.unlink()
-        raise
-    finally:
-        os.close(out)
-    return target
-
-
-def move_aside(path: Path) -> Path:
-    """Rename the file at `path` to ``<path>.quarantine-N``, and return that."""
-    target, out = _new_file(path)
-    os.close(out)
-    return path.rename(target)
-
-
-def copy(source: int, target: int, start: int, end: int) -> None:
-    """Append bytes `start` to `end` of one file to another, within the kernel."""
-    while start < end:
-        count = os.sendfile(target, source, start, end - start)
-        if not count:
-            raise OSError(errno.EIO, "the file is shorter than it was")
-        start += count
-
-
-def _new_file(path: Path) -> tuple[Path, int]:
-    number = 1
-    while True:
-        target = path.with_name(f"{path.name}.quarantine-{number}")
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            return target, os.open(target, flags, 0o600)
-        except FileExistsError:
-            number += 1
+        form.verify(header, read_at(fd, size - form.header_bytes, offset + form.header_bytes))
+    except CorruptedData:
+        return False
+    return True
 
 
 def _is_hole(fd: int, start: int, size: int) -> bool:

@@ -12,15 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
+
+from typing_extensions import override
 
 from hq_backends.file import recovery
-from hq_backends.file.files import DataFile, read_at, slots
+from hq_backends.file.files import OpenFile, read_at, slots
 from hq_backends.file.format import Format
 from hq_backends.file.position import Position, newest
 from hq_backends.file.reader import Reader
 from hq_core.errors import BackendError, CorruptedData
-from hq_core.protocols import MAX_MESSAGE_BYTES
+from hq_core.protocols import MAX_MESSAGE_BYTES, SpoolTools
 from hq_core.stats import Damage, Inspection
 
 __all__ = ["FileTools"]
@@ -33,12 +35,13 @@ takes more."""
 _MANY: Final = 1000
 
 
-class FileTools:
+class FileTools(SpoolTools):
     """``<stream>.overflow`` and its position, opened for reading."""
 
-    suffix: ClassVar[str] = ".overflow"
-    companions: ClassVar[tuple[str, ...]] = (".pos",)
+    suffix: str = ".overflow"
+    companions: tuple[str, ...] = (".pos",)
 
+    @override
     def inspect(self, path: Path) -> Inspection:
         """See `SpoolTools`; walks the headers of what the position has not counted."""
         with _opened(path) as left:
@@ -46,7 +49,7 @@ class FileTools:
             return Inspection(
                 format="checksummed" if left.form.seed else "plain",
                 records=found.records,
-                size_bytes=found.end - found.head,
+                size_bytes=found.end - found.head - found.voids,
                 head=found.head,
                 tail=found.end,
                 position=left.position,
@@ -55,6 +58,7 @@ class FileTools:
                 options={"checksum": bool(left.form.seed)},
             )
 
+    @override
     def salvage(self, path: Path) -> Iterator[bytes | Damage]:
         """See `SpoolTools`."""
         with _opened(path) as left:
@@ -65,7 +69,7 @@ class FileTools:
 class _Left:
     """A data file as it was found, and what is known of it."""
 
-    data: DataFile
+    data: OpenFile
     size: int
     form: Format
     found: recovery.Survey
@@ -74,18 +78,17 @@ class _Left:
     def plain_records(self) -> Iterator[bytes | Damage]:
         """See `SpoolTools.salvage`: up to the damage, and on from where the position counts."""
         found, count = self.found, 0
-        reader = Reader(self.data, _BLOCK)
-        reader.seek(found.head)
+        reader, offset = Reader(self.data, _BLOCK), found.head
         for end in dict.fromkeys((found.counted_to, found.end)):
-            while reader.offset < end:
-                start = reader.offset
+            while offset < end:
                 try:
-                    records = reader.read(self.form, end, _MANY, MAX_MESSAGE_BYTES)
+                    records = reader.read(self.form, offset, end, _MANY, MAX_MESSAGE_BYTES)
                 except CorruptedData as damage:
-                    yield Damage(start, end - start, str(damage))
-                    reader.seek(end)  # where the position says that a record begins
+                    yield Damage(offset, end - offset, str(damage))
+                    offset = end  # where the position says that a record begins
                     count = found.counted  # that they are not all there was told just now
                 else:
+                    offset += self._bytes(records)
                     count += len(records)
                     yield from records
             if end == found.counted_to and count != found.counted:
@@ -95,18 +98,27 @@ class _Left:
             yield Damage(found.end, self.size - found.end, found.damage)
 
     def checked_records(self) -> Iterator[bytes | Damage]:
-        """See `SpoolTools.salvage`: behind damage, on from the next record a checksum proves."""
+        """See `SpoolTools.salvage`: behind damage, on from the next record a checksum proves.
+
+        Of a void nothing is said: it was damage once, and is in a quarantine file.
+        """
         reader, search = Reader(self.data, _BLOCK), _Search(self.data.fd, self.form, self.size)
-        reader.seek(self.found.head)
-        while reader.offset < self.size:
-            start = reader.offset
+        offset = self.found.head
+        while offset < self.size:
             try:
-                yield from reader.read(self.form, self.size, _MANY, MAX_MESSAGE_BYTES)
+                records = reader.read(self.form, offset, self.size, _MANY, MAX_MESSAGE_BYTES)
             except CorruptedData as damage:
-                end = search.next_whole(start + 1)
-                if end < self.size or not self._is_torn(start):
-                    yield Damage(start, end - start, str(damage))
-                reader.seek(end)
+                void = reader.void_bytes(self.form, offset, self.size)
+                end = offset + void if void else search.next_whole(offset + 1)
+                if not void and (end < self.size or not self._is_torn(offset)):
+                    yield Damage(offset, end - offset, str(damage))
+                offset = end
+            else:
+                offset += self._bytes(records)
+                yield from records
+
+    def _bytes(self, records: list[bytes]) -> int:
+        return sum(map(len, records)) + len(records) * self.form.header_bytes
 
     def _is_torn(self, start: int) -> bool:
         """Whether what is at `start` may be the beginning of a record, cut short by the end.
@@ -164,8 +176,7 @@ class _Search:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_Left]:
-    data = DataFile(path)
-    data.fd = _open(path)
+    data = OpenFile(path, _open(path))
     try:
         size, inode = data.size(), data.inode()
         found_there, noted = _noted(path.with_name(f"{path.name}.pos"))

@@ -1,28 +1,27 @@
 """Records in LMDB: appended in one transaction each batch, read in another, deleted in a third.
 
-Offsets in the log, as in `records`; the environment holds what is between `_first` and `_tail`::
-
-    trimmed ... _head ... read, not trimmed ... _next ... stored ... _tail
+What the environment holds, `_log` says. A call sets it once, after its commit. One that was cut
+short may have been committed or not: `_unsure` is set, and whoever comes next looks, takes back
+what was appended, and goes by what was trimmed.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 import lmdb
+from typing_extensions import override
 
 from hq_backends.lmdb import records as log
-from hq_backends.lmdb import recovery
-from hq_backends.lmdb.environment import Environment, new_path
+from hq_backends.lmdb.datafile import DataFile
+from hq_backends.lmdb.environment import Environment
+from hq_backends.lmdb.opening import take_over
+from hq_backends.lmdb.salvage import set_aside
 from hq_backends.lmdb.tools import LmdbTools
 from hq_core.capabilities import Capability
-from hq_core.errors import CorruptedData, StreamBusyError
-from hq_core.protocols import API_VERSION, Stream
+from hq_core.errors import CorruptedData, QueueFull
+from hq_core.protocols import API_VERSION, OverflowBackend, Stream
 from hq_core.stats import RecoveryReport
-
-if TYPE_CHECKING:
-    from lmdb import Transaction
 
 __all__ = ["LmdbBackend"]
 
@@ -37,7 +36,7 @@ _COMPACT_FROM: Final = 64 * MIB
 """Bytes in use from which the records are copied to a new file once they fill a quarter of it."""
 
 
-class LmdbBackend:
+class LmdbBackend(OverflowBackend):
     """``<stream>.lmdb/``: the records of one stream in an LMDB environment of its own.
 
     What was appended survives the death of the process. It survives power loss from when `sync`
@@ -63,7 +62,6 @@ class LmdbBackend:
     capabilities: ClassVar[Capability] = (
         Capability.DURABLE | Capability.CRASH_SAFE | Capability.POWER_SAFE
     )
-    record_overhead: ClassVar[int] = log.KEY_BYTES
     tools: ClassVar[LmdbTools] = LmdbTools()
     recovered: RecoveryReport
 
@@ -82,94 +80,137 @@ class LmdbBackend:
         most = stream.max_bytes
         self._stream = stream
         self._env = Environment(
-            stream.directory / f"{stream.file_name}.lmdb",
+            DataFile.of(stream),
             map_size=map_size,
             limit=None if most is None else max(map_size, 4 * most + _MAP_SLACK),
             sync=sync,
             writemap=writemap,
         )
-        self._first = self._head = self._next = self._tail = 0
-        self._unread = 0
-        self._ends: deque[int] = deque()  # of the records read and not trimmed
-        self._untidy = False  # records of a failed append may lie behind `_tail`
         self._compact_from = _COMPACT_FROM
-        self.recovered = self._recover()
+        self._log, self.recovered = take_over(self._env, stream)
+        self._mark = (0, self._log.head)  # number and offset of a record: where a read ended
+        self._unsure = False  # something other than `_log` may be stored
 
     # ---- the seam ----------------------------------------------------------------------------
 
+    @override
     def append(self, records: Sequence[bytes]) -> None:
-        """Put `records` behind the last one and commit: one transaction, undone if it fails."""
-        tail, untidy = self._tail, self._untidy
+        """Put `records` after the last one and commit: one transaction, undone if it fails."""
+        self._settle()
+        held = self._log
+        self._unsure = True
+        tail = self._env.add(lambda txn: log.put(txn, held.tail, records), self.cost(records))
+        self._log = log.Span(held.head, tail, held.records + len(records), held.first)
+        self._unsure = False
 
-        def put(txn: "Transaction[bytes]") -> int:
-            if untidy:
-                log.delete_from(txn, tail)
-            return log.put(txn, tail, records)
-
-        size = sum(map(len, records)) + len(records) * log.KEY_BYTES
-        self._untidy = True
-        self._tail = self._env.add(put, size)
-        self._unread += len(records)
-        self._untidy = False
-
-    def read(self, max_records: int, max_bytes: int) -> list[bytes]:
-        """Copy the next records out of the map: one transaction."""
-        if not self._unread:
-            return []
-        start, wanted = self._next, min(max_records, self._unread)
+    @override
+    def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
+        """Copy records out of the map: one transaction."""
         try:
-            records = self._env.read(lambda txn: log.read(txn, start, wanted, max_bytes))
+            self._settle()
+            return self._read(skip, max_records, max_bytes)
         except CorruptedData as damage:
-            raise self._set_rest_aside(damage) from damage
-        for record in records:
-            self._next += log.KEY_BYTES + len(record)
-            self._ends.append(self._next)
-        self._unread -= len(records)
-        return records
+            if self._stream.on_corruption == "raise":
+                raise
+            raise self._set_rest_aside(damage, skip) from damage
 
+    @override
     def trim(self, count: int) -> None:
         """Delete the oldest records in one transaction; empty the file once it is drained."""
-        if count > len(self._ends):
-            raise ValueError(f"{count} records to trim, {len(self._ends)} read and not trimmed")
+        self._settle()
+        held = self._log
+        if count > held.records:
+            raise ValueError(f"{count} records to trim, there are {held.records}")
         if not count:
             return
-        head = self._ends[count - 1]
-        if head == self._tail and self._env.has_grown():
+        left = held.records - count
+        self._unsure = True
+        if not left and self._env.has_grown():
             self._env.empty()
-            self._untidy = False
-        elif head > self._first:
-            self._env.remove(lambda txn: log.delete_before(txn, head))
-        self._head = head
-        for _ in range(count):
-            self._ends.popleft()
-        if self._env.has_grown() and head != self._tail:
+            head = held.tail
+        else:
+            head = self._env.remove(lambda txn: log.delete_first(txn, count))
+        self._log = log.Span(head, held.tail, left, held.first + count)
+        self._unsure = False
+        if left and self._env.has_grown():
             self._maybe_compact()
 
+    @override
     def sync(self) -> None:
         """Flush what was appended to the disk."""
         self._env.sync()
 
+    @override
     def depth(self) -> int:
-        """Number of records stored and not yet read."""
-        return self._unread
+        """Number of records stored."""
+        self._try_to_settle()
+        return self._log.records
 
+    @override
     def size_bytes(self) -> int:
-        """Bytes of the log from the oldest record not trimmed to its end."""
-        return self._tail - self._head
+        """Bytes of the log from its first record to its end."""
+        self._try_to_settle()
+        return self._log.tail - self._log.head
 
+    @override
+    def cost(self, records: Sequence[bytes]) -> int:
+        """Their payload, and a key each."""
+        return log.cost(records)
+
+    @override
     def close(self, *, delete: bool) -> None:
         """Flush and close the environment, or delete it if nothing of it is to be kept."""
         try:
-            if delete or self._first == self._tail or self._head == self._tail:
+            if not delete:
+                self._settle()
+            if delete or not self._log.records:
                 self._env.delete()
             else:
-                if self._untidy:
-                    self._env.remove(lambda txn: log.delete_from(txn, self._tail))
                 self._env.sync()  # LMDB's file is of use after power loss only if it is complete
         finally:
             self._env.close()
 
     # ---- inside ------------------------------------------------------------------------------
+
+    def _read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
+        """Walk to record `skip` from where the last read ended, or from the first record."""
+        held = self._log
+        if skip >= held.records:
+            return []
+        number, wanted = held.first + skip, min(max_records, held.records - skip)
+        known, offset = self._mark
+        if not held.first <= known <= number:
+            known, offset = held.first, held.head
+        records, end = self._env.read(
+            lambda txn: log.read(txn, offset, number - known, wanted, max_bytes)
+        )
+        self._mark = (number + len(records), end)
+        return records
+
+    def _settle(self) -> None:
+        """After a call that was cut short: make the environment and `_log` say the same."""
+        if not self._unsure:
+            return
+        tail = self._log.tail
+        found = self._look()
+        if found.tail > tail:
+            self._env.remove(lambda txn: log.delete_from(txn, tail))
+            found = self._look()
+        self._goes_on_with(found if found.records else log.Span(tail, tail, 0))
+
+    def _look(self) -> log.Span:
+        """What is stored."""
+        self._env.file.finish()
+        return self._env.read(log.span) if self._env.is_there() else log.Span(0, 0, 0)
+
+    def _try_to_settle(self) -> None:
+        with suppress(lmdb.Error, OSError, CorruptedData):  # what failed has changed nothing
+            self._settle()
+
+    def _goes_on_with(self, held: log.Span) -> None:
+        self._log = held
+        self._mark = (held.first, held.head)
+        self._unsure = False
 
     def _maybe_compact(self) -> None:
         """Give space back by copying what is live, if it has become little."""
@@ -181,62 +222,19 @@ class LmdbBackend:
             self._env.compact()
             self._compact_from = _COMPACT_FROM
 
-    def _set_rest_aside(self, damage: CorruptedData) -> CorruptedData:
-        """Quarantine the environment, if that is wanted, and say so."""
-        if self._stream.on_corruption == "raise":
-            return damage
-        self._env.close()
-        aside = recovery.move_aside(self._env.directory)
-        lost, self._unread = self._unread, 0
-        self._tail = self._first = self._next
-        self._untidy = False
-        return CorruptedData(f"{damage}; it and what was behind it, {lost} records, are in {aside}")
-
-    def _recover(self) -> RecoveryReport:
-        size = recovery.leftover_bytes(self._env.directory, self._env.data)
-        new_path(self._env.directory).unlink(missing_ok=True)  # of a copy that a crash cut short
-        if not size:
-            return RecoveryReport()
-        if self._stream.leftover == "discard":
-            self._env.empty()
-            return RecoveryReport()
-        found = recovery.survey(self._env.directory, self._env.data)
-        if found.damage:
-            return self._judge_damage(found.damage, size)
-        if not found.span.records:
-            self._env.empty()
-            return RecoveryReport()
-        if self._stream.leftover == "refuse":
-            raise self._refusal(f"{found.span.records} records")
-        if self._stream.leftover == "quarantine":
-            return self._set_all_aside(size, "leftover='quarantine'")
-        return self._resume(found.span)
-
-    def _judge_damage(self, damage: str, size: int) -> RecoveryReport:
-        if self._stream.leftover == "refuse":
-            raise self._refusal(f"damaged records ({damage})")
-        if self._stream.leftover == "resume" and self._stream.on_corruption == "raise":
-            raise CorruptedData(
-                f"{self._env.directory} is damaged: {damage}; restore it, move it away, or open "
-                "it with on_corruption='quarantine'"
-            )
-        return self._set_all_aside(size, damage)
-
-    def _refusal(self, what: str) -> StreamBusyError:
-        return StreamBusyError(
-            f"{self._env.directory} holds {what} of an earlier owner: open it with "
-            "leftover='resume', or move it away"
-        )
-
-    def _set_all_aside(self, size: int, reason: str) -> RecoveryReport:
-        aside = recovery.move_aside(self._env.directory)
-        return RecoveryReport(quarantined_bytes=size, quarantine=aside, reason=reason)
-
-    def _resume(self, span: log.Span) -> RecoveryReport:
-        self._first = self._head = self._next = span.head
-        self._tail = span.tail
-        self._unread = span.records
-        return RecoveryReport(records=span.records, size_bytes=span.tail - span.head)
+    def _set_rest_aside(self, damage: CorruptedData, skip: int) -> CorruptedData:
+        """Move what is damaged aside, keep the first `skip` records, and say so."""
+        held = self._log
+        self._unsure = True
+        try:
+            aside = self._stream.quarantine_path("lmdb")
+            kept = set_aside(self._env, aside, skip)
+        except (QueueFull, lmdb.Error, OSError) as exc:
+            self._unsure = not self._env.is_there()  # it is: nothing has changed
+            return CorruptedData(f"{damage}; it cannot be moved aside: {exc}")
+        self._goes_on_with(kept if kept.records else log.Span(held.head, held.head, 0))
+        lost = held.records - kept.records
+        return CorruptedData(f"{damage}; it and what was after it, {lost} records, are in {aside}")
 
 
 def _check_options(map_size: int, sync: bool, writemap: bool) -> None:

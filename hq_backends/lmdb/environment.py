@@ -7,6 +7,9 @@ full disk is met while no transaction is open: nothing is ever half written, and
 is met by the commit, which LMDB undoes.
 
 LMDB copies the pages it changes, so that deleting takes room too: adding leaves pages free for it.
+
+`KeyboardInterrupt` may come before any line. Whether the environment is open, `_map` says: it is
+set last and taken back first.
 """
 
 import errno
@@ -19,18 +22,19 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import lmdb
 
+from hq_backends.lmdb.datafile import OUT_OF_SPACE, DataFile
 from hq_core.errors import CorruptedData, QueueFull
 
 if TYPE_CHECKING:
     from lmdb import Transaction
 
-__all__ = ["OUT_OF_SPACE", "Environment"]
+__all__ = ["Environment"]
 
 _T = TypeVar("_T")
 
-OUT_OF_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CANNOT_RESERVE: Final = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _DAMAGED: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
+_SMALLEST: Final = 2 * mmap.PAGESIZE
+"""Bytes of a map with no records: the two meta pages."""
 _STEP: Final = 256 * 1024
 """Least that the map grows by, in bytes."""
 _FREE_PAGES: Final = 32
@@ -40,25 +44,23 @@ _FREE_SHARE: Final = 64
 
 
 class Environment:
-    """The environment in `directory`; neither need be there before something is written.
+    """The environment in `file`; that and its directory are made when something is written.
 
     `map_size` is the first size of the map and `limit` the largest that appending may grow it to,
     in bytes; for `sync` and `writemap` see `LmdbBackend`. Methods raise `lmdb.Error` and `OSError`.
     """
 
     def __init__(
-        self, directory: Path, *, map_size: int, limit: int | None, sync: bool, writemap: bool
+        self, file: DataFile, *, map_size: int, limit: int | None, sync: bool, writemap: bool
     ) -> None:
-        self.directory = directory
-        self.data = directory / "data.mdb"
+        self.file = file
         self._first_size = _pages(map_size)
         self._limit = limit
         self._sync = sync
         self._writemap = writemap
         self._env: lmdb.Environment | None = None
-        self._map = 0
+        self._map = 0  # bytes; 0: what `_env` has is not open, or not for use
         self._unfinished = False  # the file was not there, and may be now, but not as LMDB's
-        self._names_to_sync = False
         self._flush_failed = ""
 
     # ---- transactions ------------------------------------------------------------------------
@@ -70,9 +72,9 @@ class Environment:
                 return work(txn)
         except _DAMAGED as exc:
             self.close()
-            raise CorruptedData(f"{self.data} is damaged: {exc}") from exc
+            raise CorruptedData(f"{self.file.shown} is damaged: {exc}") from exc
 
-    def add(self, work: "Callable[[Transaction[bytes]], _T]", size: int) -> _T:
+    def add(self, work: "Callable[[Transaction[memoryview]], _T]", size: int) -> _T:
         """Do `work`, which adds `size` bytes, in a write transaction, and commit it.
 
         Raises `QueueFull` if there is no room, in the map's limit or on the disk.
@@ -85,16 +87,16 @@ class Environment:
             if _errno(exc) not in OUT_OF_SPACE:
                 raise
             raise QueueFull(
-                f"the overflow disk is full, {self.data} cannot grow: {exc}; "
+                f"the overflow disk is full, {self.file.shown} cannot grow: {exc}; "
                 "consume items or free disk space"
             ) from exc
 
-    def remove(self, work: "Callable[[Transaction[bytes]], None]") -> None:
+    def remove(self, work: "Callable[[Transaction[memoryview]], _T]") -> _T:
         """Do `work`, which deletes, in a write transaction; the limit does not hold for it."""
-        self._write(work, lambda _: self._resize(self._map + _STEP))
+        return self._write(work, lambda _: self._resize(self._map + _STEP))
 
     def _leaving_room(
-        self, work: "Callable[[Transaction[bytes]], _T]", txn: "Transaction[bytes]"
+        self, work: "Callable[[Transaction[memoryview]], _T]", txn: "Transaction[memoryview]"
     ) -> _T:
         result = work(txn)
         stat, pages = txn.stat(), self._map // mmap.PAGESIZE
@@ -105,13 +107,13 @@ class Environment:
 
     def _write(
         self,
-        work: "Callable[[Transaction[bytes]], _T]",
+        work: "Callable[[Transaction[memoryview]], _T]",
         grow: Callable[[lmdb.MapFullError], object],
     ) -> _T:
         while True:
             env = self._opened()
             try:
-                with env.begin(write=True) as txn:
+                with env.begin(write=True, buffers=True) as txn:
                     return work(txn)
             except lmdb.MapFullError as full:
                 grow(full)
@@ -121,8 +123,13 @@ class Environment:
 
     # ---- the file ----------------------------------------------------------------------------
 
+    def is_there(self) -> bool:
+        """Whether there is an environment in the file."""
+        return not self._unfinished and self.file.size() > 0
+
     def has_grown(self) -> bool:
         """Whether the map is larger than at first."""
+        self._opened()
         return self._map > self._first_size
 
     def used_bytes(self) -> int:
@@ -132,33 +139,47 @@ class Environment:
     def empty(self) -> None:
         """Delete all records at once, and give their space back. Nothing happens if it fails."""
         self.close()
-        with suppress(FileNotFoundError):
-            os.truncate(self.data, 0)  # LMDB takes an empty file for a new one
+        self.file.empty()
 
     def compact(self) -> None:
         """Copy the records to a new file that takes this one's place; without room, raises."""
-        target = new_path(self.directory)
-        old = os.open(self.data, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self.file.new.remove()
+        old = os.open(self.file.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            self._copy_to(target)
-            target.rename(self.data)
-            self.close()
+            self._copy_to(self.file.new)
+            self.close()  # before another file has the name
+            self.file.replace()
+            if self._sync:
+                self.file.sync_names()
             os.ftruncate(old, 0)  # a forked child may keep the old file in being
         except BaseException:
-            target.unlink(missing_ok=True)
+            self.file.new.remove()
             raise
         finally:
             os.close(old)
 
-    def _copy_to(self, target: Path) -> None:
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    def _copy_to(self, new: DataFile) -> None:
+        new.make_directory()
+        fd = os.open(new.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             self._opened().copyfd(fd, compact=True)
             if self._sync:
                 os.fsync(fd)
         finally:
             os.close(fd)
-        self._names_to_sync = True
+
+    def beside(self) -> "Environment":
+        """A new one, in the file that is made to replace this one's."""
+        return Environment(
+            self.file.new, map_size=self._first_size, limit=None, sync=self._sync, writemap=False
+        )
+
+    def move_aside(self, target: Path) -> None:
+        """Move the file to the directory `target`; what is new takes its place, if there is one."""
+        self.close()
+        self.file.move_aside(target)
+        if self._sync:
+            self.file.sync_names()
 
     def sync(self) -> None:
         """Flush everything committed to the disk. Once it has failed it fails for ever.
@@ -168,77 +189,63 @@ class Environment:
         """
         if self._flush_failed:
             raise OSError(errno.EIO, f"an earlier flush failed: {self._flush_failed}; reopen")
-        if not self._file_size():
+        if not self.is_there():
             return
         try:
             self._opened().sync(True)
-            self._sync_names()
+            self.file.sync_names()
         except (lmdb.Error, OSError) as exc:
             self._flush_failed = str(exc)
             raise
 
-    def _sync_names(self) -> None:
-        if not self._names_to_sync:
-            return
-        for directory in (self.directory, self.directory.parent):
-            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        self._names_to_sync = False
-
     def close(self) -> None:
         """Let go of the file; the next call opens it again. Idempotent."""
-        env, self._env = self._env, None
         self._map = 0
-        if env is not None:
-            env.close()
+        if self._env is not None:
+            self._env.close()
+            self._env = None
 
     def delete(self) -> None:
         """Close it and leave no file behind."""
-        self.empty()
-        for name in ("data.mdb", "lock.mdb"):  # LMDB's own tools make the lock file
-            (self.directory / name).unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
-            self.directory.rmdir()
+        self.close()
+        self.file.remove()
 
     # ---- opening and growing -----------------------------------------------------------------
 
     def _opened(self) -> lmdb.Environment:
-        if self._env is None:
-            if self._unfinished:
-                self._remove_unfinished()
-            size = self._file_size()
-            self._unfinished = not size
-            try:
-                self._env = self._open(size)
-            except BaseException:
-                self.close()
-                if self._unfinished:
-                    with suppress(OSError):  # then before it is opened the next time
-                        self._remove_unfinished()
-                raise
+        if self._env is not None and self._map and not self._unfinished:
+            return self._env
+        self.close()
+        if self._unfinished:
+            self._remove_unfinished()
+        size = self.file.size()
+        self._unfinished = not size
+        try:
+            env = self._map_it(max(size, _SMALLEST)) if size else self._make()
             self._unfinished = False
-        return self._env
+        except BaseException:
+            self.close()
+            if self._unfinished:
+                with suppress(OSError):  # then before it is opened the next time
+                    self._remove_unfinished()
+            raise
+        return env
 
     def _remove_unfinished(self) -> None:
         self.empty()
         self._unfinished = False
 
-    def _open(self, size: int) -> lmdb.Environment:
-        """Open the environment, whose file of `size` bytes is the space reserved so far."""
-        env = self._map_it(max(size, 2 * mmap.PAGESIZE))
-        if not size:
-            env = self._resize(self._first_size)
-            self._names_to_sync = True
-            if self._sync:
-                self._sync_names()
+    def _make(self) -> lmdb.Environment:
+        self.file.make_directory()
+        self._map_it(_SMALLEST)
+        env = self._resize(self._first_size)
+        if self._sync:
+            self.file.sync_names()
         return env
 
     def _map_it(self, size: int) -> lmdb.Environment:
         env = self._env = lmdb.open(
-            str(self.directory),
+            str(self.file.directory),
             map_size=size,
             mode=0o700,
             sync=self._sync,
@@ -249,12 +256,6 @@ class Environment:
         self._map = env.info()["map_size"]
         return env
 
-    def _file_size(self) -> int:
-        try:
-            return self.data.stat().st_size
-        except FileNotFoundError:
-            return 0
-
     def _grow(self, full: lmdb.MapFullError, wanted: int) -> None:
         """Make the map larger, by `wanted` bytes if possible; `QueueFull` at its limit."""
         least = self._map + _STEP
@@ -262,7 +263,7 @@ class Environment:
         if self._limit is not None and size > self._limit:
             if self._map >= self._limit:
                 raise QueueFull(
-                    f"{self.data} has reached the {self._limit} bytes that its map may have: "
+                    f"{self.file.shown} has reached the {self._limit} bytes that its map may have: "
                     "consume items, or raise max_overflow_bytes"
                 ) from full
             least = size = self._limit
@@ -278,29 +279,9 @@ class Environment:
 
         By opening it anew: after a ``set_mapsize`` that failed, closing unmaps what is not LMDB's.
         """
-        self._reserve(size)
+        self.file.reserve(size)
         self.close()
         return self._map_it(size)
-
-    def _reserve(self, end: int) -> None:
-        fd = os.open(self.data, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            before = os.fstat(fd).st_size
-            try:
-                os.posix_fallocate(fd, 0, end)
-            except OSError as exc:
-                if exc.errno in _CANNOT_RESERVE:
-                    return
-                with suppress(OSError):
-                    os.ftruncate(fd, before)
-                raise
-        finally:
-            os.close(fd)
-
-
-def new_path(directory: Path) -> Path:
-    """Where `Environment.compact` copies to; a crash may leave it behind."""
-    return directory / "data.mdb.new"
 
 
 def _pages(size: int) -> int:

@@ -3,13 +3,12 @@
 An offset is a sequence number that counts bytes, as TCP's do, from the first record ever
 appended: each record takes the 8 bytes of its key and its payload. So the first and the last key
 tell how large the log is, however long, and a record that is missing, or of another length than
-it had, leaves a gap that reading notices.
+it had, leaves a gap: the record after a gap is damaged, whatever it is.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hq_core.errors import CorruptedData
 from hq_core.protocols import MAX_MESSAGE_BYTES
@@ -17,69 +16,104 @@ from hq_core.protocols import MAX_MESSAGE_BYTES
 if TYPE_CHECKING:
     from lmdb import Transaction
 
-__all__ = ["KEY_BYTES", "Span", "delete_before", "delete_from", "put", "read", "span"]
+__all__ = [
+    "KEY_BYTES",
+    "Span",
+    "cost",
+    "delete_first",
+    "delete_from",
+    "put",
+    "put_at",
+    "read",
+    "span",
+]
 
 KEY_BYTES: Final = 8
 """Length of a key, an unsigned big-endian offset, so that LMDB's order is the log's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """The part of the log that is there."""
 
     head: int
     """Offset of the first record."""
     tail: int
-    """Offset behind the last record."""
+    """Offset after the last record."""
     records: int
     """Number of records between them."""
+    first: int = 0
+    """Number of the first one, counted since the environment was looked at."""
 
 
-def put(txn: "Transaction[bytes]", offset: int, records: Sequence[bytes]) -> int:
-    """Add `records` from `offset` on, the end of the log; the offset behind them."""
+def cost(records: Sequence[bytes]) -> int:
+    """How far `records` move the tail."""
+    return sum(map(len, records)) + KEY_BYTES * len(records)
+
+
+def put(txn: "Transaction[memoryview]", offset: int, records: Sequence[bytes]) -> int:
+    """Add `records` from `offset` on, the end of the log; the offset after them."""
     *offsets, end = accumulate((KEY_BYTES + len(record) for record in records), initial=offset)
-    _, added = txn.cursor().putmulti(zip(map(_key, offsets), records, strict=True), append=True)
-    if added != len(records):
-        raise CorruptedData(f"there are records behind offset {offset}, where the log should end")
+    put_at(txn, offsets, records)
     return end
 
 
-def read(
-    txn: "Transaction[memoryview]", offset: int, max_records: int, max_bytes: int
-) -> list[bytes]:
-    """The records from `offset` on, at most `max_records` and `max_bytes` of payload.
+def put_at(
+    txn: "Transaction[memoryview]", offsets: Sequence[int], records: Sequence[bytes]
+) -> None:
+    """Add `records` at these offsets, in order, after what is there."""
+    _, added = txn.cursor().putmulti(zip(map(_key, offsets), records, strict=True), append=True)
+    if added != len(records):
+        raise CorruptedData(
+            f"there are records after offset {offsets[0]}, where the log should end"
+        )
 
-    Raises `CorruptedData` if the record at `offset` is not there or cannot be one; a good record
-    before a bad one is returned first.
+
+def read(
+    txn: "Transaction[memoryview]", offset: int, skip: int, max_records: int, max_bytes: int
+) -> tuple[list[bytes], int]:
+    """Records from the one `skip` after that at `offset` on, and the offset after them.
+
+    At most `max_records` (>= 1) and `max_bytes` of payload. Raises `CorruptedData` if the first of
+    them is not there, does not begin where the one before it ends, or is too long to be one; a
+    record before such a one is returned first.
     """
     cursor = txn.cursor()
-    if not cursor.set_range(_key(offset)):
-        raise CorruptedData(f"the record at offset {offset} is missing")
+    items = cursor.iternext() if cursor.set_range(_key(offset)) else iter(())
+    for key, value in islice(items, skip):
+        offset = _end(key, value)
     records: list[bytes] = []
-    for key, value in islice(cursor.iternext(), max_records):
+    for key, value in islice(items, max_records):
         size = len(value)  # looked at before anything is copied
         if int.from_bytes(key, "big") != offset or size > MAX_MESSAGE_BYTES:
-            if records:
-                break
-            raise CorruptedData(f"what is at offset {offset} is not the record that was there")
-        if size > max_bytes:
             break
+        if size > max_bytes:
+            return records, offset
         max_bytes -= size
         offset += KEY_BYTES + size
         records.append(bytes(value))
-    return records
+    if not records:
+        raise CorruptedData(f"the record at offset {offset} is missing, or not what was there")
+    return records, offset
 
 
-def delete_before(txn: "Transaction[bytes]", offset: int) -> None:
-    """Delete the records that start before `offset`."""
-    cursor, bound = txn.cursor(), _key(offset)
+def delete_first(txn: "Transaction[memoryview]", count: int) -> int:
+    """Delete the oldest `count` records (>= 1); the offset after them.
+
+    Raises `CorruptedData` if there are fewer.
+    """
+    cursor = txn.cursor()
     more = cursor.first()
-    while more and cursor.key() < bound:
+    for _ in range(count - 1):
         more = cursor.delete()
+    if not more:
+        raise CorruptedData("records are missing")
+    end = _end(*cursor.item())
+    cursor.delete()
+    return end
 
 
-def delete_from(txn: "Transaction[bytes]", offset: int) -> None:
-    """Delete the records that start at `offset` or behind it."""
+def delete_from(txn: "Transaction[memoryview]", offset: int) -> None:
+    """Delete the records that start at `offset` or after it."""
     cursor = txn.cursor()
     more = cursor.set_range(_key(offset))
     while more:
@@ -96,7 +130,7 @@ def span(txn: "Transaction[memoryview]") -> Span:
     last, value = cursor.item()
     if len(first) != KEY_BYTES or len(last) != KEY_BYTES:
         raise CorruptedData("its keys are not offsets of a log: another program wrote it")
-    head, tail = int.from_bytes(first, "big"), int.from_bytes(last, "big") + KEY_BYTES + len(value)
+    head, tail = int.from_bytes(first, "big"), _end(last, value)
     records = txn.stat()["entries"]
     if not records * KEY_BYTES <= tail - head <= records * (KEY_BYTES + MAX_MESSAGE_BYTES):
         raise CorruptedData(f"{records} records cannot take up {tail - head} bytes")
@@ -105,3 +139,8 @@ def span(txn: "Transaction[memoryview]") -> Span:
 
 def _key(offset: int) -> bytes:
     return offset.to_bytes(KEY_BYTES, "big")
+
+
+def _end(key: memoryview, value: memoryview) -> int:
+    """The offset after this record."""
+    return int.from_bytes(key, "big") + KEY_BYTES + len(value)

@@ -1,4 +1,4 @@
-"""What an earlier owner left: is it ours, is it whole, and setting it aside."""
+"""What an earlier owner left: is it ours, and is it whole."""
 
 import os
 import stat
@@ -11,10 +11,11 @@ from typing import Final
 import lmdb
 from lmdb.verify import VerifyError, verify
 
+from hq_backends.lmdb.datafile import DataFile
 from hq_backends.lmdb.records import Span, span
 from hq_core.errors import BackendError, CorruptedData
 
-__all__ = ["Survey", "leftover_bytes", "move_aside", "problem", "survey"]
+__all__ = ["Survey", "leftover_bytes", "problem", "survey"]
 
 _META: Final = Struct("=40xIH")
 """The beginning of a meta page up to the size of a page and the flags of the free list."""
@@ -32,27 +33,29 @@ class Survey:
     """Why the file cannot be read; empty if it can."""
 
 
-def leftover_bytes(directory: Path, data: Path) -> int:
-    """Size of the data file in `directory`; 0 if there is none. Raises `BackendError`.
+def leftover_bytes(file: DataFile) -> int:
+    """Size of `file`, 0 if there is none; a replacement that was cut short is done.
 
-    A link, or a thing of another kind or of somebody else's in the place of either, is refused.
+    Raises `BackendError` on a link, or a thing of another kind or of somebody else's, in the place
+    of it or of its directory.
     """
-    _check(directory, stat.S_ISDIR, "directory")
-    return _check(data, stat.S_ISREG, "regular file")
+    _check(file.directory, file.shown, stat.S_ISDIR, "directory")
+    file.finish()
+    return _check(file.path, file.shown / file.path.name, stat.S_ISREG, "regular file")
 
 
-def survey(directory: Path, data: Path) -> Survey:
-    """Look at the environment in `directory`, whose data file is `data`, without changing it.
+def survey(file: DataFile) -> Survey:
+    """Look at the environment in `file`, without changing it.
 
     Every page is checked before LMDB gets to see the file: on a damaged one LMDB ends the process
     rather than the call. Takes about a second for a million records.
     """
     nothing = Span(0, 0, 0)
     try:
-        damage = problem(data)
+        damage = problem(file.path)
         if damage:
             return Survey(nothing, damage)
-        with lmdb.open(str(directory), readonly=True, lock=False) as env:
+        with lmdb.open(str(file.directory), readonly=True, lock=False) as env:
             if any(env.open_db().flags().values()):
                 return Survey(nothing, "its keys are in an order of their own")
             with env.begin(buffers=True) as txn:
@@ -85,31 +88,18 @@ def _free_list_flags(data: Path) -> set[int]:
         return {flags, _META.unpack_from(file.read(_META.size))[1]}
 
 
-def move_aside(directory: Path) -> Path:
-    """Rename `directory` to ``<directory>.quarantine-N``, and return that."""
-    number = 1
-    while True:
-        target = directory.with_name(f"{directory.name}.quarantine-{number}")
-        try:
-            target.mkdir(mode=0o700)
-        except FileExistsError:
-            number += 1
-        else:
-            return directory.rename(target)
-
-
-def _check(path: Path, is_right: Callable[[int], bool], kind: str) -> int:
+def _check(path: Path, shown: Path, is_right: Callable[[int], bool], kind: str) -> int:
     try:
         info = path.lstat()
     except FileNotFoundError:
         return 0
     if not is_right(info.st_mode) or info.st_uid != os.geteuid():
         raise BackendError(
-            f"{path} is not a {kind} of this user: move it away, or use another directory"
+            f"{shown} is not a {kind} of this user: move it away, or use another directory"
         )
     if stat.S_ISREG(info.st_mode) and info.st_nlink > 1:
         raise BackendError(
-            f"{path} has another name elsewhere, a hard link, and what is done to it "
+            f"{shown} has another name elsewhere, a hard link, and what is done to it "
             "would be done to that: remove either, or use another directory"
         )
     return info.st_size

@@ -1,18 +1,21 @@
 """Reading what a stream left, without owning it: `SpoolTools` for LMDB environments.
 
 Each key tells where its record begins in the log, so each record has to end where the next one
-begins. Where two do not meet, the one that does not fit to what is behind it is damaged.
+begins. Where two do not meet, the one that does not fit to what follows it is damaged.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
+
+from typing_extensions import override
 
 from hq_backends.lmdb import recovery
 from hq_backends.lmdb.pages import Node, Pages
 from hq_core.errors import BackendError
+from hq_core.protocols import SpoolTools
 from hq_core.stats import Damage, Inspection
 
 __all__ = ["LmdbTools"]
@@ -20,12 +23,13 @@ __all__ = ["LmdbTools"]
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class LmdbTools:
+class LmdbTools(SpoolTools):
     """``<stream>.lmdb/data.mdb``, opened for reading and never by LMDB itself."""
 
-    suffix: ClassVar[str] = ".lmdb/data.mdb"
-    companions: ClassVar[tuple[str, ...]] = ()
+    suffix = ".lmdb/data.mdb"
+    companions = ()
 
+    @override
     def inspect(self, path: Path) -> Inspection:
         """See `SpoolTools`; walks the tree."""
         head = tail = records = 0
@@ -43,6 +47,7 @@ class LmdbTools:
                 damage=pages.problem,
             )
 
+    @override
     def salvage(self, path: Path) -> Iterator[bytes | Damage]:
         """See `SpoolTools`."""
         told = False

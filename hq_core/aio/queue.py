@@ -11,37 +11,56 @@ Rules:
 """
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Generator, Iterable
 from time import monotonic
 from types import TracebackType
-from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Self, cast
+from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Self, TypeVar, cast
+
+from typing_extensions import override
 
 from hq_core.aio.wakeups import LoopWaiter
-from hq_core.aio.worker import Worker
-from hq_core.checks import positive_int, seconds
+from hq_core.aio.worker import Worker, cancel_again
+from hq_core.checks import positive_int, positive_seconds, seconds
 from hq_core.engine.engine import Engine
-from hq_core.errors import BackendError, DequeueTimeout, QueueClosed, QueueEmpty
+from hq_core.engine.handle import Handle
+from hq_core.engine.in_flight import Holder
+from hq_core.engine.leases import Lease
+from hq_core.engine.opening import open_engine
+from hq_core.errors import BackendError, DequeueTimeout, QueueClosed, QueueEmpty, QueueFull
 from hq_core.messages import Buffer, as_message, as_messages
-from hq_core.protocols import MAX_MESSAGE_BYTES, Pump, Waiter
-from hq_core.queue import HybridQueue
+from hq_core.protocols import MAX_MESSAGE_BYTES, Pump
 from hq_core.stats import QueueStats, RecoveryReport
 
 __all__ = ["AsyncHybridQueue"]
 
 _P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _TURN: Final = 0.005
 """Seconds for which calls that need not wait keep the loop's other tasks waiting, at most."""
+_GRACE: Final = 0.05
+"""Seconds for which a call that does not wait still waits for the backend."""
+_LEASE: Final = 300.0
+"""Seconds after which the items of a lease are given back, unless told otherwise."""
 
 
 def _with_parameters_of(
-    model: Callable[Concatenate[Any, _P], None],
+    model: Callable[_P, object],
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, _P], None]]:
     """Give a constructor the signature of `model`."""
-    return functools.wraps(model)
+
+    def give(init: Callable[..., None]) -> Callable[Concatenate[Any, _P], None]:
+        first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = [first, *inspect.signature(model).parameters.values()]
+        init.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return init
+
+    return give
 
 
 class AsyncHybridQueue:
@@ -63,27 +82,28 @@ class AsyncHybridQueue:
     returns, and the task is cancelled where it waits next.
     """
 
-    @_with_parameters_of(HybridQueue.__init__)
+    @_with_parameters_of(open_engine)
     def __init__(self, *args: Any, **options: Any) -> None:
-        given = inspect.signature(HybridQueue).bind(*args, **options)
+        given = inspect.signature(open_engine).bind(*args, **options)
         self._stream_id = given.arguments["stream_id"]
-        self._opening = functools.partial(HybridQueue, *args, **options)
+        self._opening = functools.partial(open_engine, *args, **options)
         self._worker = Worker(f"hq-io-{self._stream_id}")
-        self._engine = cast(Engine, _NotOpen(self._stream_id))
+        self._engine = cast(Engine, _NotOpen(self._stream_id, "not open yet"))
+        self._handle: Handle | None = None
         self._largest = MAX_MESSAGE_BYTES
         self._turn_ends = 0.0
 
     @classmethod
-    def _view(cls, engine: Engine) -> Self:
+    def _view(cls, handle: Handle) -> Self:
         """Behind `HybridQueue.aio`."""
-        view = cls(engine.stream_id, None, "")
-        view._use(engine)
+        view = cls(handle.engine.stream_id, None, "")
+        view._use(handle)
         return view
 
     async def open(self) -> Self:
         """Open the queue, unless it is open already; `async with` calls it.
 
-        Raises what the constructor of `HybridQueue` raises.
+        Raises what the constructor of `HybridQueue` raises, and `QueueClosed` once it was closed.
         """
         await self._worker.see_through(self._open)
         return self
@@ -99,23 +119,27 @@ class AsyncHybridQueue:
             data = as_message(data, self._largest)
         if monotonic() > self._turn_ends:
             await self._next_turn()
-        if not self._engine.offer(data):
-            await self._spill([data], deadline)
+        offered = self._engine.offer(data)
+        if offered is not None:
+            await self._spill([data], offered, deadline, timeout)
 
     async def enqueue_many(self, items: Iterable[Buffer], timeout: float | None = None) -> None:
         """Add messages in order, all or none of them; otherwise as `enqueue`."""
         deadline = _deadline(timeout)
         batch = as_messages(items, self._largest)
         await self._next_turn()
-        if not self._engine.offer_all(batch):
-            await self._spill(batch, deadline)
+        offered = self._engine.offer_all(batch)
+        if offered is not None:
+            await self._spill(batch, offered, deadline, timeout)
 
     async def dequeue(self, timeout: float | None = None) -> bytes:
         """Remove and return the oldest message; parameters and errors as `HybridQueue.dequeue`."""
         deadline = None if timeout is None else _deadline(timeout)
-        if monotonic() > self._turn_ends:  # before an item is taken: a cancellation may come here
-            await self._next_turn()
-        item = self._engine.take_one()
+        holder = _this_task()
+        if monotonic() > self._turn_ends:
+            item = await self._turn_before(self._engine.take_one, holder)
+        else:
+            item = self._engine.take_one(holder)
         if item is not None:
             return item
         return (await self._wait_for(1, deadline, timeout))[0]
@@ -127,19 +151,29 @@ class AsyncHybridQueue:
         """
         deadline = _deadline(timeout)
         positive_int("max_items", max_items)
-        await self._next_turn()
-        return await self._wait_for(max_items, deadline, timeout)
+        return await self._wait_for(max_items, deadline, timeout, turn=True)
 
     async def try_dequeue(self) -> bytes:
-        """Remove and return the oldest message; `QueueEmpty` exactly when `depth` is 0.
+        """Remove and return the oldest message; `QueueEmpty` when `depth` is 0.
 
-        Waits only for a stored message to be read, never for one to come.
+        Waits only for a stored message to be read, never for one to come; and not longer than 50 ms
+        for a backend that is busy with another call.
         """
-        await self._next_turn()
-        items = await self._take(1, None)
-        if not items:
-            raise QueueEmpty("the queue is empty")
-        return items[0]
+        try:
+            return (await self._wait_for(1, monotonic(), 0, turn=True))[0]
+        except DequeueTimeout as exc:
+            raise QueueEmpty(*exc.args) from None
+
+    def lease(
+        self, max_items: int = 1, timeout: float | None = None, *, deadline: float = _LEASE
+    ) -> "_Leasing":
+        """Take messages on condition: ``async with queue.lease() as items:``.
+
+        Parameters and errors are those of `HybridQueue.lease`. Without a block,
+        ``lease = await queue.lease()`` is a `Lease` with `items`, `ack` and `nack`.
+        """
+        positive_int("max_items", max_items)
+        return _Leasing(self, max_items, timeout, positive_seconds("deadline", deadline))
 
     def __aiter__(self) -> Self:
         """All messages from now on; ends once the queue is closed, or shut down and drained."""
@@ -151,6 +185,10 @@ class AsyncHybridQueue:
         except QueueClosed:
             raise StopAsyncIteration from None
 
+    async def sync(self) -> None:
+        """Make what is stored survive power loss; see `HybridQueue.sync`."""
+        await self._worker.see_through(self._engine.sync)
+
     def shutdown(self) -> None:
         """Take no more messages; consumers drain the rest, then meet `QueueClosed`."""
         self._engine.shut_down()
@@ -160,8 +198,9 @@ class AsyncHybridQueue:
 
         Once called it is carried out, be the task cancelled or not.
         """
-        if not isinstance(self._engine, _NotOpen):
-            await self._worker.see_through(self._engine.close, revocable=False)
+        await self._worker.see_through(
+            functools.partial(self._close, True, _this_task()), revocable=False
+        )
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -172,7 +211,10 @@ class AsyncHybridQueue:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        finish = exc_type is None
+        await self._worker.see_through(
+            functools.partial(self._close, finish, _this_task()), revocable=False
+        )
 
     def __repr__(self) -> str:
         return f"<AsyncHybridQueue {self._stream_id!r}>"
@@ -180,22 +222,22 @@ class AsyncHybridQueue:
     @property
     def depth(self) -> int:
         """Messages in the queue, in memory and stored."""
-        return self._engine.depth()
+        return self._engine.counts()[0]
 
     @property
     def pressure(self) -> float:
         """0.0 to 1.0: share of memory in use; above 1.0: overflow is active, see `QueueStats`."""
-        return self._engine.pressure()
+        return self._engine.stats().pressure
 
     @property
     def has_disk_data(self) -> bool:
         """Whether messages are stored in the backend that memory does not hold."""
-        return self._engine.has_disk_data()
+        return self._engine.overflow.stored > 0
 
     @property
     def recovery(self) -> RecoveryReport:
         """What opening found of an earlier owner."""
-        return self._engine.recovery
+        return self._engine.overflow.backend.recovered
 
     def stats(self) -> QueueStats:
         """One consistent snapshot."""
@@ -204,11 +246,24 @@ class AsyncHybridQueue:
     def _open(self) -> None:
         """The worker's, which does one thing at a time: so two tasks open one queue once."""
         if isinstance(self._engine, _NotOpen):
-            self._use(self._opening()._engine)
+            self._engine.check_can_be_opened()
+            self._use(Handle(self._opening()))
+        elif self._engine.state != "open":
+            raise QueueClosed(f"the queue {self._stream_id!r} is {self._engine.state}")
 
-    def _use(self, engine: Engine) -> None:
-        engine.rewire_pump(lambda pump: _OffLoop(pump, self._worker))
+    def _close(self, finish: bool, holder: Holder) -> None:
+        """The worker's, so that it comes after an opening that is under way."""
+        if isinstance(self._engine, _NotOpen):
+            self._engine = cast(Engine, _NotOpen(self._stream_id, "closed"))
+        else:
+            self._engine.close(finish=finish, holder=holder)
+
+    def _use(self, handle: Handle) -> None:
+        engine = handle.engine
+        if not isinstance(engine.pumping.pump, _OffLoop):
+            engine.pumping.pump = _OffLoop(engine.pumping.pump, self._worker)
         self._largest = engine.largest
+        self._handle = handle
         self._engine = engine
 
     async def _next_turn(self) -> None:
@@ -216,69 +271,144 @@ class AsyncHybridQueue:
         await asyncio.sleep(0)
         self._turn_ends = monotonic() + _TURN
 
-    async def _spill(self, items: list[bytes], deadline: float | None) -> None:
-        loop = asyncio.get_running_loop()
+    async def _turn_before(self, take: Callable[_P, _T], *args: _P.args, **kw: _P.kwargs) -> _T:
+        """`take` after the loop's other tasks ran. A cancellation in between waits if it gives
+        something: otherwise who never waits, but is cancelled each time, would never get anything.
+        """
+        try:
+            await self._next_turn()
+        except asyncio.CancelledError as cancelled:
+            taken = take(*args, **kw)
+            if not taken:
+                raise
+            cancel_again(cancelled)
+            return taken
+        return take(*args, **kw)
+
+    async def _spill(
+        self, items: list[bytes], offered: float, deadline: float | None, timeout: float | None
+    ) -> None:
+        engine, holder = self._engine, _this_task()
+        waiter = None
+        if engine.when_full == "block":
+            waiter = LoopWaiter((len(items), sum(map(len, items))))
         while True:
-            waits = self._engine.when_full == "block" and (
-                deadline is None or loop.time() < deadline
-            )
-            waiter = LoopWaiter() if waits else None
-            self._engine.returned()
-            spill = functools.partial(self._engine.spill, items, waiter)
-            if await self._worker.see_through(spill) or waiter is None:
+            if deadline is not None and monotonic() >= deadline:
+                waiter = None
+            until = _patience(deadline, timeout)
+            spill = functools.partial(engine.spill, items, offered, waiter, until, holder)
+            try:
+                accepted = await self._worker.see_through(spill, until=until)
+            except TimeoutError:
+                raise QueueFull(
+                    "memory is full, and the backend is busy with other calls"
+                ) from None
+            if accepted or waiter is None:
                 return
-            with self._engine.blocked(waiter):
-                await self._sleep(waiter, deadline, self._engine.withdraw_producer)
+            await self._sleep(waiter, deadline)
 
     async def _wait_for(
-        self, max_items: int, deadline: float | None, timeout: float | None
+        self,
+        max_items: int,
+        deadline: float | None,
+        timeout: float | None,
+        lease: Lease | None = None,
+        *,
+        turn: bool = False,
     ) -> list[bytes]:
-        loop = asyncio.get_running_loop()
+        engine = self._engine
+        waiter = LoopWaiter()
+        grab = functools.partial(engine.grab, holder=_this_task(), lease=lease)
+        until = _patience(deadline, timeout)
         while True:
-            waits = deadline is None or loop.time() < deadline
-            waiter = LoopWaiter() if waits else None
-            items = await self._take(max_items, waiter)
+            over = deadline is not None and monotonic() >= deadline
+            parked = None if over else waiter
+            if turn:
+                turn = False
+                items = await self._turn_before(grab, max_items, parked)
+            else:
+                items = grab(max_items, parked)
             if items:
                 return items
-            if waiter is None:
-                raise DequeueTimeout(f"nothing came within {timeout} s")
-            await self._sleep(waiter, deadline, self._engine.withdraw_consumer)
+            if items is None and (until is None or monotonic() < until):
+                await self._refill(until)
+            elif over:
+                raise DequeueTimeout(_why_empty(engine, timeout))
+            elif items is not None:
+                await self._sleep(waiter, deadline)
 
-    async def _take(self, max_items: int, waiter: LoopWaiter | None) -> list[bytes]:
-        """`Engine.take`, with its I/O off the loop."""
-        while True:
-            items = self._engine.take_now(max_items, waiter)
-            if items is not None:
-                return items
-            await self._worker.call(self._engine.refill)
+    async def _refill(self, until: float | None) -> None:
+        """What `grab` waits for, off the loop; given up at `until`, which it may outlive."""
+        with contextlib.suppress(TimeoutError):
+            await self._worker.call(functools.partial(self._engine.refill, until), until=until)
 
-    async def _sleep(
-        self, waiter: LoopWaiter, deadline: float | None, withdraw: Callable[[Waiter], None]
-    ) -> None:
-        """Sleep until woken or until `deadline`; whatever ends the sleep otherwise withdraws."""
+    async def _sleep(self, waiter: LoopWaiter, deadline: float | None) -> None:
+        """Sleep until woken, or until it is time to look; whatever else ends it withdraws."""
         woken = False
         try:
-            woken = await waiter.wait(deadline)
+            look = self._engine.look_again()
+            woken = await waiter.wait(look if deadline is None else min(deadline, look))
         finally:
-            if not (woken or waiter.gone):
-                withdraw(waiter)
+            if not woken:
+                self._engine.withdraw(waiter)
         self._turn_ends = monotonic() + _TURN
 
 
-class _NotOpen:
-    """In place of an engine."""
+class _Leasing:
+    """A lease to come: awaited, or entered with ``async with``."""
 
-    def __init__(self, stream_id: str) -> None:
+    def __init__(
+        self, queue: AsyncHybridQueue, max_items: int, timeout: float | None, seconds: float
+    ) -> None:
+        self._queue = queue
+        self._max_items = max_items
+        self._timeout = timeout
+        self._seconds = seconds
+        self._lease: Lease | None = None
+
+    def __await__(self) -> Generator[Any, None, Lease]:
+        return self._take().__await__()
+
+    async def _take(self) -> Lease:
+        lease = Lease(self._queue._engine, self._seconds)
+        deadline = _deadline(self._timeout)
+        await self._queue._wait_for(self._max_items, deadline, self._timeout, lease, turn=True)
+        return lease
+
+    async def __aenter__(self) -> list[bytes]:
+        self._lease = await self._take()
+        return self._lease.items
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._lease is not None:
+            self._lease.__exit__(exc_type, exc, traceback)
+
+
+class _NotOpen:
+    """In place of an engine, before it is opened, or after it was closed without ever being so."""
+
+    def __init__(self, stream_id: str, how: str) -> None:
         self._stream_id = stream_id
+        self._how = how
+
+    def check_can_be_opened(self) -> None:
+        """Raise `QueueClosed` if it was closed."""
+        if self._how == "closed":
+            raise QueueClosed(f"the queue {self._stream_id!r} is closed")
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise QueueClosed(
-            f"the queue {self._stream_id!r} is not open yet: enter it with `async with`, or await "
-            "its open()"
+        advice = (
+            "" if self._how == "closed" else ": enter it with `async with`, or await its open()"
         )
+        raise QueueClosed(f"the queue {self._stream_id!r} is {self._how}{advice}")
 
 
-class _OffLoop:
+class _OffLoop(Pump):
     """A queue's pump, which the worker wakes where otherwise an event loop would.
 
     An `InlinePump` does all of its work in `wake`, and others may when they have no thread.
@@ -287,10 +417,17 @@ class _OffLoop:
     def __init__(self, pump: Pump, worker: Worker) -> None:
         self._pump = pump
         self._worker = worker
-        self.start, self.stop = pump.start, pump.stop
 
+    @override
+    def start(self, step: Callable[[], bool], name: str) -> None:
+        self._pump.start(step, name)
+
+    @override
+    def stop(self) -> None:
+        self._pump.stop()
+
+    @override
     def wake(self) -> None:
-        """Wake the pump."""
         if _in_loop():
             try:
                 self._worker.begin(self._pump.wake)
@@ -308,8 +445,25 @@ def _in_loop() -> bool:
     return True
 
 
+def _this_task() -> Holder:
+    """Who holds what is taken now."""
+    task = asyncio.current_task()
+    assert task is not None, "coroutines run in tasks"
+    return weakref.ref(task)
+
+
 def _deadline(timeout: float | None) -> float | None:
-    """When a wait of `timeout` seconds ends, on the running loop's clock; None: never."""
+    """When a wait of `timeout` seconds ends, on the monotonic clock; None: never."""
     if timeout is None or seconds("timeout", timeout) > threading.TIMEOUT_MAX:
         return None
-    return asyncio.get_running_loop().time() + timeout
+    return monotonic() + timeout
+
+
+def _patience(deadline: float | None, timeout: float | None) -> float | None:
+    """Until when to wait for the backend."""
+    return monotonic() + _GRACE if timeout == 0 else deadline
+
+
+def _why_empty(engine: Engine, timeout: float | None) -> str:
+    """What to say when nothing came."""
+    return f"{engine.why_empty()}; waited for {timeout} s"

@@ -1,10 +1,16 @@
 """Wake-ups into an event loop, from any thread. Nothing here knows queues."""
 
 import asyncio
+import math
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
+
+from typing_extensions import override
+
+from hq_core.engine.waiters import Waiter
 
 __all__ = ["LoopWaiter"]
 
@@ -58,33 +64,41 @@ def _bell_of(loop: asyncio.AbstractEventLoop) -> _Bell:
     return _here.bell
 
 
-class LoopWaiter:
-    """A coroutine of the running loop that waits for one wake-up."""
+class LoopWaiter(Waiter):
+    """A coroutine of the running loop that waits."""
 
-    __slots__ = ("_bell", "_sleeper", "gone")
+    __slots__ = ("_bell", "_loop", "_sleeper", "needs", "place")
 
-    def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._bell = _bell_of(loop)
-        self._sleeper: asyncio.Future[bool] = loop.create_future()
-        self.gone = False
-        """Whether it was woken when its loop was closed: then another was, in its stead."""
+    def __init__(self, needs: tuple[int, int] = (1, 0)) -> None:
+        self.place = 0
+        self.needs = needs
+        self._loop = asyncio.get_running_loop()
+        self._bell = _bell_of(self._loop)
+        self._sleeper: asyncio.Future[bool] = self._loop.create_future()
 
+    @property
+    @override
+    def loop(self) -> object:
+        return self._loop
+
+    @override
     def wake(self) -> bool:
-        """End the wait, from any thread. Called at most once."""
-        self.gone = not self._bell.ring(self._sleeper)
-        return not self.gone
+        return self._bell.ring(self._sleeper)
 
-    async def wait(self, deadline: float | None = None) -> bool:
-        """Sleep until woken (True), or until `deadline` on the loop's clock (False)."""
-        if deadline is None:
-            return await self._sleeper
-        timer = self._sleeper.get_loop().call_at(deadline, self._give_up)
+    async def wait(self, deadline: float = math.inf) -> bool:
+        """Sleep until woken (True), or until `deadline` on the monotonic clock (False)."""
+        if self._sleeper.done():  # that was an earlier wait
+            self._sleeper = self._loop.create_future()
+        sleeper, timer = self._sleeper, None
+        if deadline < math.inf:
+            timer = self._loop.call_later(max(0.0, deadline - monotonic()), self._give_up, sleeper)
         try:
-            return await self._sleeper
+            return await sleeper
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
-    def _give_up(self) -> None:
-        if not self._sleeper.done():
-            self._sleeper.set_result(False)
+    @staticmethod
+    def _give_up(sleeper: asyncio.Future[bool]) -> None:
+        if not sleeper.done():
+            sleeper.set_result(False)

@@ -4,9 +4,12 @@ Nothing here knows queues.
 """
 
 import asyncio
+import math
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
@@ -14,7 +17,7 @@ from hq_core.aio.wakeups import LoopWaiter
 from hq_core.engine.forks import disown_in_child
 from hq_core.errors import BackendError
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "cancel_again"]
 
 _T = TypeVar("_T")
 
@@ -48,28 +51,36 @@ class Worker:
             self._jobs.put(lambda: _carry_out(call, future))
         return future
 
-    async def call(self, call: Callable[[], _T]) -> _T:
-        """The result of `call`. Cancelled, it leaves the call to itself."""
+    async def call(self, call: Callable[[], _T], until: float | None = None) -> _T:
+        """The result of `call`; cancelled, or at `until` (`TimeoutError`), left to itself."""
         future = self.begin(call)
         try:
-            await _over(future)
-        except asyncio.CancelledError:
+            if not await _over(future, until):
+                raise TimeoutError
+        except BaseException:
             future.cancel()
             raise
         return future.result()
 
-    async def see_through(self, call: Callable[[], _T], *, revocable: bool = True) -> _T:
+    async def see_through(
+        self, call: Callable[[], _T], *, revocable: bool = True, until: float | None = None
+    ) -> _T:
         """The result of `call`, for calls whose result must be known.
 
         Cancelled before the call was begun, it is not made, if it is `revocable`. Cancelled later,
         it is made, and the cancellation comes when the task waits next; unless the call fails, then
-        at once.
+        at once. `TimeoutError` if it was not begun by `until`.
         """
         future = self.begin(call)
         cancelled: asyncio.CancelledError | None = None
         while not future.done():
             try:
-                await _over(future)
+                with _shielded() if cancelled else nullcontext():
+                    on_time = await _over(future, until)
+                if not on_time:
+                    until = None
+                    if future.cancel():
+                        raise TimeoutError
             except asyncio.CancelledError as exc:
                 if revocable and future.cancel():
                     raise
@@ -78,7 +89,7 @@ class Worker:
             return future.result()
         if (failure := future.exception()) is not None:
             raise cancelled from failure
-        _cancel_again(cancelled)
+        cancel_again(cancelled)
         return future.result()
 
     def _start(self) -> None:
@@ -113,14 +124,21 @@ def _carry_out(call: Callable[[], _T], future: Future[_T]) -> None:
         future.set_result(result)
 
 
-async def _over(future: Future[_T]) -> None:
-    """Wait until `future` is done."""
+async def _over(future: Future[_T], until: float | None) -> bool:
+    """Wait until `future` is done; False: it was not by `until` (monotonic; None: no end)."""
     waiter = LoopWaiter()
     future.add_done_callback(lambda _: waiter.wake())
-    await waiter.wait()
+    return await waiter.wait(math.inf if until is None else until)
 
 
-def _cancel_again(cancelled: asyncio.CancelledError) -> None:
+def _shielded() -> AbstractContextManager[object]:
+    """A block in which a cancellation that was caught is not delivered again and again, as that of
+    an anyio scope is: thousands of times a second, until the block it covers has ended."""
+    anyio = sys.modules.get("anyio")  # who has such a scope has imported it
+    return anyio.CancelScope(shield=True) if anyio else nullcontext()
+
+
+def cancel_again(cancelled: asyncio.CancelledError) -> None:
     """Have the running task meet `cancelled`, which it has caught, when it next waits.
 
     Not if it has left the block that was cancelled by then: `asyncio.timeout`, say, counts.

@@ -29,18 +29,22 @@ _MOST: Final = 256
 class Ages:
     """The marks of one queue. Times are seconds of a clock that does not go back."""
 
-    __slots__ = ("_marks", "due")
+    __slots__ = ("_marks", "due", "last")
 
     def __init__(self) -> None:
         self._marks: list[tuple[int, float]] = []
         self.due = -math.inf
         """From when on an item that comes is to be marked."""
+        self.last = -math.inf
+        """The time of the newest mark. An item that waited to come, and came before that, is to be
+        marked too, or it would count as younger than it is."""
 
     def mark(self, place: int, now: float, oldest: int) -> None:
         """The item at `place` comes `now`; the oldest of the queue is, or was, at `oldest`."""
         if len(self._marks) == _MOST:
             del self._marks[1::2]
         self._marks.append((place, now))
+        self.last = now
         self._forget(oldest, now)
 
     def age(self, oldest: int, newest: int, now: float) -> float:
@@ -49,7 +53,7 @@ class Ages:
         if oldest > newest:
             self._marks.clear()
         if not self._marks:
-            self.due = -math.inf
+            self.due = self.last = -math.inf
             return 0.0
         self._forget(oldest, now)
         return max(0.0, now - self._marks[0][1])

@@ -1,73 +1,88 @@
 """The queue itself, without waiting: both front ends share it and differ only in how they wait.
 
-Zones. An item is in one of two places, and moves only to the right::
+Zones. An item moves only to the right, unless what has taken it gives it back::
 
-    backend: stored, not yet read  --refill-->  memory tier  --take-->  consumer
+    backend: stored (not read, read ahead)  --refill-->  memory tier  --take-->  in flight --> done
 
 Rules:
 
-- Order. An item enters memory directly only while nothing is stored (`_direct`); otherwise it
-  goes behind what is stored. Records count as stored until they have landed in memory, so a
-  transfer under way keeps `_direct` off, and the room it was given can only grow meanwhile.
-- Two locks. `_mutex` guards memory, accounts and waiters and is held for microseconds; `_io`
-  serialises the calls on the backend. Whoever needs both takes `_io` first. Nothing waits for
-  `_io`, or calls a backend, a pump or a logger, while holding `_mutex`.
-- Failure. The accounts change after the backend has succeeded, in one step under `_mutex`.
-- Waking. Consumers park only while nothing is in memory or stored, producers only while neither
-  tier has room, both under `_mutex`. What ends such a state wakes one waiter; a producer that
-  gets in wakes the next, so that one large gap serves many.
-- Trimming. `_done` records have been read and are finished with but not trimmed yet: once landed
-  in memory or, in a durable queue, once the consumer that took them asks for more. Until then they
-  are `_handed`: its call may not have returned yet, and a crash must bring them back.
+- Order. An item enters memory directly only while nothing is stored and the queue is not durable;
+  otherwise it is appended after what is stored. What was given back comes first, then memory, then
+  what was read ahead. Records that were read ahead count as stored until they have left there.
+- Two locks. The mutex guards memory, accounts, ledger and waiters and is held for microseconds;
+  `io` serialises the calls on the backend and is taken with the caller's deadline. A thread that
+  needs both takes `io` first. Nothing waits for `io`, or calls a backend, a pump or a logger, while
+  holding the mutex; nothing is logged while holding `io`.
+- Failure. What the backend holds is asked of it after each call, and taken over with its entry in
+  the accounts in lines without a call (`_settle`). After an interruption elsewhere the entries are
+  made to agree with what the tiers hold, and everybody is woken (`_mend`).
+- Re-entry. A signal handler or a finaliser may come in the middle of its thread's own call. There
+  `shut_down`, `close` and the questions work, and what remains of `close` is done when the
+  interrupted call ends (`_afterwards`); all else is `ReentrantCallError`.
+- Waking. Consumers park only while nothing can be taken or read, producers only while neither tier
+  has room for them, both under the mutex. What ends such a state wakes those who can use it.
+- Trimming. A queue that is not durable trims what was passed on to memory or a consumer, a durable
+  one what its holders are done with (`in_flight`). Trims are gathered: a refill makes one.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from threading import Lock, get_ident
 from typing import Final, Literal, NoReturn
 
-from hq_core.engine.ages import Ages
+from hq_core.engine.accounts import Accounts
 from hq_core.engine.forks import ParentsLock, disown_in_child
-from hq_core.engine.overflow import Overflow
-from hq_core.engine.stopwatch import Stopwatch
-from hq_core.engine.waiters import Line
+from hq_core.engine.holders import this_thread
+from hq_core.engine.in_flight import Holder, InFlight, Run
+from hq_core.engine.leases import Lease
+from hq_core.engine.locks import Locks
+from hq_core.engine.notices import Notices
+from hq_core.engine.overflow import READ_BYTES, READ_RECORDS, Overflow
+from hq_core.engine.pumping import Pumping
+from hq_core.engine.unwinding import Unwinding
+from hq_core.engine.waiters import Line, Waiter
 from hq_core.errors import (
-    BackendError,
+    BackendUnavailable,
     CorruptedData,
     HybridQueueError,
-    MessageTooLargeError,
+    LeaseExpired,
     QueueClosed,
     QueueFull,
     RateLimited,
 )
-from hq_core.protocols import (
-    MAX_MESSAGE_BYTES,
-    Limiter,
-    MemoryTier,
-    OverflowBackend,
-    Pump,
-    Waiter,
-    WhenFull,
-)
-from hq_core.spool.lock import StreamLock
+from hq_core.protocols import MAX_MESSAGE_BYTES, Limiter, MemoryTier, Pump, WhenFull
 from hq_core.spool.quarantine import Quarantine
 from hq_core.stats import QueueStats
 
 __all__ = ["Engine"]
 
-_log = logging.getLogger("hq_core")
-
 _PRESSURE_REFERENCE: Final = 100 * 1024 * 1024
 """Overflow bytes that make pressure 2.0 when there is no `max_overflow_bytes`."""
-_BATCH: Final = 1024
-"""Most records moved in one transfer: bounds how long producers wait for `_io`."""
-_MOST_DONE: Final = 256
-"""Items of a durable queue that are taken, at most, before they are trimmed: what comes again after
-a crash is fewer than these and what the last call took."""
-_WORTHWHILE: Final = 32
+_MAX_DONE: Final = 256
+"""Items of a durable queue that are done, at most, before they are trimmed: what comes again after
+a crash is fewer than these and what is still held."""
+_MIN_PUMPED: Final = 32
 """Fewest records that pay for waking the pump: waking a thread costs as much as reading them."""
+_MAX_LEASED: Final = 1024
+_MAX_LEASED_BYTES: Final = 64 * 1024 * 1024
+"""What may be out under leases; or as much as memory holds, if that is more."""
+_PATIENCE: Final = 0.05
+"""Seconds for which a consumer that has some items waits for the backend to give the rest."""
+_CONSEQUENCES: Final[dict[WhenFull, str]] = {
+    "block": "its producers wait until there is room",
+    "drop_oldest": "its oldest items are dropped",
+    "drop_newest": "new items are dropped",
+}
+
+
+_OVER: Final = ("lost", "closed", "forked")
+"""States in which nothing is taken or given any more."""
+
+
+def _nobody() -> None:
+    """A `Holder` that has ended: the one of what a policy drops."""
 
 
 class Engine:
@@ -78,647 +93,918 @@ class Engine:
         stream_id: str,
         *,
         directory: Path,
-        ownership: StreamLock,
         quarantine: Quarantine,
         memory: MemoryTier,
-        backend: OverflowBackend,
+        max_overflow_bytes: int | None,
         limiter: Limiter,
         pump: Pump,
         clock: Callable[[], float],
         durable: bool,
-        max_overflow_bytes: int | None,
         when_full: WhenFull,
+        unwinding: Unwinding,
     ) -> None:
         self.stream_id = stream_id
-        self.recovery = backend.recovered
-        self._most_items, most_bytes = memory.capacity()
-        self.largest = min(most_bytes, MAX_MESSAGE_BYTES)
+        self.when_full = when_full
+        self.largest = min(memory.capacity()[1], MAX_MESSAGE_BYTES)
+        self.unlimited = limiter.burst is None
+        self.durable = durable
+        self.state: Literal["open", "shut down", "lost", "closed", "forked"] = "open"
+        self._failure: HybridQueueError | None = None  # why it is lost
+        self._keeps = True  # closing keeps what is stored; `close` decides
         self._directory = directory
-        self._ownership = ownership
         self._quarantine = quarantine
         self._memory = memory
-        self._overflow = Overflow(
-            backend,
-            stream_id=stream_id,
-            max_bytes=max_overflow_bytes,
-            when_full=when_full,
-            clock=clock,
-        )
         self._limiter = limiter
-        self._pump = pump
         self._clock = clock
-        self._durable = durable
-        self.when_full = when_full
-        self.unlimited = limiter.burst is None
+        self._unwinding = unwinding
 
-        self._mutex: AbstractContextManager[object] = Lock()
-        self._io: AbstractContextManager[object] = Lock()
-        self._state: Literal["open", "shut down", "closed", "forked"] = "open"
-        self._consumers = Line()
-        self._producers = Line()
+        self._locks = Locks(stream_id, self._mend)
+        self.overflow = Overflow(max_overflow_bytes, self._locks.only_io_is_mine, self.lose)
+        self._in_flight = InFlight(durable)
+        self._accounts = Accounts(0, clock())
+        self._consumers = Line(clock)
+        self._lessees = Line(clock)  # consumers for whom too much is out under leases
+        self._producers = Line(clock)
+        self._spilling = False  # an item was admitted and is on its way to the backend
+        self._landing: tuple[int, int] | None = None  # before a landing: items in memory, `passed`
+        self._notices = Notices()
+        self._errands = False  # there is something to do once no lock is held
+        self._closing = False  # such as what is left of `close`
+        self.pumping = Pumping(
+            pump,
+            stream_id,
+            locks=self._locks,
+            notices=self._notices,
+            has_work=self._has_pump_work,
+            refill=self._refill,
+            afterwards=self._afterwards,
+        )
 
-        self._stored = backend.recovered.records
-        self._disk_bytes = backend.size_bytes()
-        self._direct = not durable and not self._stored
-        self._spilling = False
-        self._done = self._handed = 0
-        self._taker = 0  # the thread that was handed something last
-        self._damage: CorruptedData | None = None
-        self._pumping = False
-        self._pump_useful = True
-
-        self._recovered = self._enqueued = self._stored
-        self._dequeued = self._discarded = self._dropped = 0
-        self._dropped_newest = self._damaged = 0
-        self._spilled = self._rate_limited = 0
-        self._appended_bytes = self._refilled_bytes = 0  # the first with framing, see `stats`
-        self._blocked = Stopwatch()
-        self._ages = Ages()
-        self._offered = clock()  # when an item that goes to `spill` or `_put` was offered
-        if self._recovered:
-            self._mark(self._offered, self._recovered)
-
-        pump.start(self._pump_step, f"hq-pump-{stream_id}")
+    def begin(self) -> None:
+        """The backend is open, and from now on the queue is."""
+        overflow = self.overflow
+        overflow.depth, overflow.size_bytes = overflow.facts()
+        self._accounts = Accounts(overflow.depth, self._clock())
         disown_in_child(self)
+        self._unwinding.steps.append(self.pumping.pump.stop)
+        self.pumping.start()
 
     # ---- producers -------------------------------------------------------------------------
 
-    def offer(self, item: bytes) -> bool:
-        """Take `item` into memory if it may go there. False: admitted, and `spill` has to take it.
+    def offer(self, item: bytes) -> float | None:
+        """Take `item` into memory if it may go there; otherwise it is admitted, and for `spill`.
 
-        Raises `QueueClosed` and `RateLimited`. Does no I/O.
+        None: taken. Otherwise the time at which it was offered, for `spill`. Raises `QueueClosed`
+        and `RateLimited`. Does no I/O.
         """
         now = self._clock()
-        with self._mutex:
-            if self._state != "open" or not self._limiter.admit(1, now):
-                self._reject(1)
-            if not (self._direct and self._memory.offer_one(item)):
-                self._offered = now
-                return False
-            self._enqueued += 1
-            if now >= self._ages.due:
-                self._mark(now, 1)
-            if self._consumers:
-                self._consumers.wake(1)
-        return True
+        taken = False
+        locks = self._locks
+        with locks.mutex:
+            if locks.inside:
+                locks.refuse_reentry()
+            if self.state != "open":
+                self._refuse()
+            locks.inside = True
+            try:
+                admitted = self._limiter.admit(1, now)
+                overflow = self.overflow
+                if admitted and not self.durable and overflow.depth == overflow.passed:
+                    taken = self._memory.offer_one(item)
+                    if taken:
+                        self._accounts.enqueued += 1
+                        if now >= self._accounts.ages.due:
+                            self._accounts.mark(1, self._there(), now)
+                        if self._consumers.waiting:
+                            self._consumers.wake(1)
+            except BaseException:
+                self._mend()
+                raise
+            finally:
+                locks.inside = False
+            if not admitted:
+                self._accounts.rate_limited += 1
+                raise _rate_limited(self._limiter, 1)
+        if self._errands:
+            self._afterwards()
+        return None if taken else now
 
-    def offer_all(self, items: Sequence[bytes]) -> bool:
+    def offer_all(self, items: Sequence[bytes]) -> float | None:
         """`offer` for a batch, all or nothing; an empty one passes while the queue is open."""
         now = self._clock()
-        with self._mutex:
-            if not items and self._state == "open":
-                return True
-            if self._state != "open" or not self._limiter.admit(len(items), now):
-                self._reject(len(items))
-            self._offered = now
-            return self._put(items)
+        taken = self._locks.change(self._put, items, now, admit=True)
+        if self._errands:
+            self._afterwards()
+        return None if taken else now
 
-    def spill(self, items: Sequence[bytes], waiter: Waiter | None) -> bool:
-        """Take admitted `items` into the backend, or into memory if that has become possible.
+    def spill(
+        self,
+        items: Sequence[bytes],
+        offered: float,
+        waiter: Waiter | None,
+        deadline: float | None = None,
+        holder: Holder | None = None,
+    ) -> bool:
+        """Take `items`, admitted at `offered`, into the backend, or into memory if that has become
+        possible.
 
         True: accepted, or dropped as the policy says. False: there is no room, and `waiter` is
-        parked until there may be. Without a waiter, `QueueFull` is raised instead.
+        parked until there may be. Without a waiter the reason is raised instead: `QueueFull` or
+        `BackendUnavailable`. `QueueFull` too if another call keeps the backend busy until
+        `deadline`. `holder` is the caller: if there is no room, it is done with what it holds.
         """
-        with self._io:
-            taken = self._dequeued
-            try:
-                accepted = self._spill(items, waiter)
-            finally:
-                self._spilling = False
-        # A durable queue stores though memory has room. Elsewhere it was full just now, and who has
-        # taken something since then could not know that the pump would have work.
-        if not accepted or self._durable or self._dequeued != taken:
-            self._wake_pump()
-        return accepted
-
-    @contextmanager
-    def blocked(self, waiter: Waiter) -> Iterator[None]:
-        """The context in which the owner of `waiter` waits for room: `stats` tells for how long."""
+        if not self._locks.enter_io(deadline):
+            raise QueueFull("memory is full, and the backend is busy with another call")
         try:
-            with self._mutex:
-                self._blocked.start(waiter, self._clock())
-            yield
+            accepted = self._spill(items, offered, waiter, holder or this_thread.holder)
+        except HybridQueueError:
+            raise
+        except BaseException:
+            self._mend()
+            raise
         finally:
-            with self._mutex:
-                self._blocked.stop(waiter, self._clock())
-
-    def withdraw_producer(self, waiter: Waiter) -> None:
-        """The owner of `waiter` gives up waiting for room."""
-        with self._mutex:
-            self._producers.leave(waiter)
-
-    def returned(self) -> None:
-        """Say, before another thread makes this one's `spill`, that its calls have returned."""
-        with self._mutex:
-            if self._taker == get_ident():
-                self._finish()
+            self._spilling = False
+            self._locks.io.release()
+            if self._errands:
+                self._afterwards()
+        self.pumping.wake_if_needed()
+        return accepted
 
     # ---- consumers -------------------------------------------------------------------------
 
-    def take_one(self) -> bytes | None:
-        """The oldest item if it is in memory. None: `take` has to find out. Does no I/O."""
-        with self._mutex:
-            if self._durable and self._is_overdue():
-                return None
-            item = self._memory.take_one()
-            if item is None:
-                return None
-            self._dequeued += 1
-            if self._durable:
-                self._hand(1)
-            if self._producers and self._direct:
-                self._producers.wake(1)
-            wake = (self._stored or self._durable) and not self._pumping and self._claim_pump()
-        if wake:
-            self._pump.wake()
+    def take_one(  # noqa: C901 # in one piece, since each call costs
+        self, holder: Holder | None = None
+    ) -> bytes | None:
+        """The oldest item, if it takes no I/O. None: `take` has to find out."""
+        item = None
+        locks, overflow, in_flight = self._locks, self.overflow, self._in_flight
+        with locks.mutex:
+            if locks.inside:
+                locks.refuse_reentry()
+            locks.inside = True
+            try:
+                if in_flight.leases or in_flight.back:
+                    return None
+                if self.durable:
+                    in_flight.finish(holder or this_thread.holder)
+                    if self._must_trim():
+                        return None
+                item = self._memory.take_one()
+                if item is None:
+                    ahead = overflow.ahead
+                    if len(ahead) < 2:  # `take` reads on after the last one, or trims
+                        return None
+                    item = ahead[0]
+                    del ahead[0]
+                    overflow.passed += 1
+                self._accounts.dequeued += 1
+                if self.durable:
+                    in_flight.hand(holder or this_thread.holder, 1, len(item))
+                if self._producers.waiting:
+                    self._wake_producers()
+                wake = overflow.depth > 0 and not self.pumping.under_way and self.pumping.claim()
+            except BaseException:
+                self._mend([] if item is None else [item])
+                raise
+            finally:
+                locks.inside = False
+        if wake or self._errands:
+            self._after_taking([item], wake)
         return item
 
-    def take(self, max_items: int, waiter: Waiter | None) -> list[bytes]:
+    def take(
+        self,
+        max_items: int,
+        waiter: Waiter | None,
+        deadline: float | None = None,
+        *,
+        holder: Holder | None = None,
+        lease: Lease | None = None,
+    ) -> list[bytes]:
         """The oldest items, up to `max_items` of what is there, refilling memory as needed.
 
-        Empty: nothing is there, and `waiter`, if any, is parked until something is. Raises
-        `QueueClosed`, `BackendError` and `CorruptedData`, each only when it has no item to give.
+        Otherwise as `grab`; also empty if another call keeps the backend busy until `deadline`.
+        Raises `BackendError` too.
         """
-        taken: list[bytes] = []
+        overflow = self.overflow
+        have = self._memory.items() + len(overflow.ahead)  # about: others take too
+        if 0 < have < max_items and overflow.unread and not overflow.away:
+            with suppress(HybridQueueError):  # there is something to give all the same
+                self.refill(_earlier(deadline, self._clock() + _PATIENCE), max_items)
         while True:
-            with self._mutex:
-                if taken or not self._durable or not self._is_overdue():
-                    items = self._memory.take(max_items - len(taken))
-                    self._took(len(items))
-                    taken += items
-                    if len(taken) == max_items or not self._must_refill(bool(taken), waiter):
-                        break
-            try:
-                with self._io:
-                    self._refill()
-            except HybridQueueError:
-                if not taken:
-                    raise
-                break
-        self._wake_pump()
-        return taken
+            items = self.grab(max_items, waiter, holder=holder, lease=lease)
+            if items:
+                if not self.durable and not overflow.stored and overflow.passed:
+                    self._after_taking(items, None, lease, trim=True)
+                return items
+            if items is not None or not self.refill(deadline):
+                return []
 
-    def take_now(self, max_items: int, waiter: Waiter | None) -> list[bytes] | None:
-        """`take` without I/O, for an event loop. None: there may be items once `refill` is through.
+    def grab(
+        self,
+        max_items: int,
+        waiter: Waiter | None,
+        *,
+        holder: Holder | None = None,
+        lease: Lease | None = None,
+    ) -> list[bytes] | None:
+        """The oldest items that can be had without I/O. None: `refill` may bring some.
 
-        Raises `QueueClosed` and `CorruptedData`, each only when it has no item to give.
+        With `lease`, they are under it. Empty: there is nothing, and `waiter`, if any, is parked
+        until something is. Raises `QueueClosed` and `CorruptedData`, each only when it has no item
+        to give.
         """
-        with self._mutex:
-            if self._durable and self._is_overdue():
-                return None
-            items = self._memory.take(max_items)
-            self._took(len(items))
-            if not items and self._must_refill(False, waiter):
-                return None
-        self._wake_pump()
+        holder = holder or this_thread.holder
+        items = self._locks.change(self._grab, max_items, waiter, holder, lease)
+        if items or self._errands:
+            self._after_taking(items or [], None, lease)
         return items
 
-    def refill(self) -> None:
-        """What `take_now` waits for: move stored items into memory, and trim. Does I/O.
+    def refill(self, deadline: float | None = None, wanted: int = 1) -> bool:
+        """What `grab` waits for, until so many items are `wanted`: read stored ones, and trim.
 
-        Raises `BackendError` and `CorruptedData`.
+        Does I/O. False: another call keeps the backend busy until `deadline`. Raises
+        `BackendError`.
         """
-        with self._io:
-            with self._mutex:  # another consumer's refill may have done it
-                needed = not self._memory.items() or self._done >= _MOST_DONE
-            if needed:
-                self._refill()
+        if not self._locks.enter_io(deadline):
+            return False
+        try:
+            with self._locks.mutex:  # another consumer's refill may have done it
+                have = self._memory.items() + len(self.overflow.ahead)
+                needed = have < wanted or self._must_trim()
+            if needed and self._refill(wanted):
+                self.pumping.rests = False
+        except BackendUnavailable:  # `grab` sees that it is away, and has its caller wait
+            pass
+        except HybridQueueError:
+            raise
+        except BaseException:
+            self._mend()
+            raise
+        finally:
+            self._locks.io.release()
+            if self._errands:
+                self._afterwards()
+        return True
 
-    def withdraw_consumer(self, waiter: Waiter) -> None:
-        """The owner of `waiter` gives up waiting for items."""
-        with self._mutex:
-            self._consumers.leave(waiter)
+    def end_lease(self, runs: Sequence[Run], *, done: bool) -> None:
+        """The leased `runs` are done, or given back to the front, in order.
+
+        Done too late, when others have them: `LeaseExpired`. Done after a durable queue was closed,
+        when they come again: `QueueClosed`.
+        """
+        late = self._locks.change(self._end_lease, runs, done)
+        self.pumping.wake_if_needed()
+        if self._errands:
+            self._afterwards()
+        if late:
+            raise LeaseExpired(
+                f"the lease has ended, and {late} items were given back before they were done: "
+                "lease fewer at once, or for a longer time"
+            )
+
+    # ---- waiting ---------------------------------------------------------------------------
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """The owner of `waiter` gives up. If it had been woken already, others are in its stead."""
+        with self._locks.mutex:
+            lines = (self._consumers, self._lessees, self._producers)
+            parked = [line.leave(waiter) for line in lines]
+            if not any(parked) or self._in_flight.leases:
+                self._consumers.wake(1)
+                self._lessees.wake(1)
+                self._wake_producers()
+
+    def look_again(self) -> float:
+        """When a waiter is to try again though nobody has woken it: a lease ends then, or a trim
+        that failed is to be repeated. Seconds of the monotonic clock, or infinity."""
+        with self._locks.mutex:
+            return min(self._in_flight.next_lapse(), self.overflow.retry_trim)
 
     # ---- state -----------------------------------------------------------------------------
 
-    def depth(self) -> int:
-        """Items in memory and stored."""
-        with self._mutex:
-            return self._depth()
-
     def counts(self) -> tuple[int, int, int]:
         """`depth`, `enqueued` and `dequeued` of `stats`, for who asks at each item."""
-        with self._mutex:
-            return self._depth(), self._enqueued, self._dequeued
+        with self._locks.mutex:
+            depth = self._there() - self._in_flight.leased()[0]
+            return depth, self._accounts.enqueued, self._accounts.dequeued
 
-    def has_disk_data(self) -> bool:
-        """Whether items are stored that are not in memory."""
-        with self._mutex:
-            return self._stored > 0
-
-    def pressure(self) -> float:
-        """See `QueueStats.pressure`."""
-        with self._mutex:
-            return self._pressure()
+    def why_empty(self) -> str:
+        """What to tell a consumer that got nothing."""
+        depth, _, _ = self.counts()
+        if not depth:
+            return "the queue is empty"
+        why = "cannot be reached now" if self.overflow.away else "is busy with another call"
+        return f"{depth} items are stored, and the backend {why}"
 
     def stats(self) -> QueueStats:
         """A snapshot of one moment."""
-        with self._mutex:
-            now = self._clock()
-            return QueueStats(
+        overflow, memory = self.overflow, self._memory
+        with self._locks.mutex:
+            now, there, leased = self._clock(), self._there(), self._in_flight.leased()[0]
+            most_items, most_bytes = memory.capacity()
+            by_count = most_bytes >= most_items * MAX_MESSAGE_BYTES  # then that is what limits
+            return self._accounts.snapshot(
+                now,
+                there=there,
                 stream_id=self.stream_id,
-                depth=self._depth(),
-                memory_items=self._memory.items(),
-                disk_bytes=self._disk_bytes,
-                pressure=self._pressure(),
-                memory_bytes=self._memory.payload_bytes(),
-                enqueued=self._enqueued,
-                dequeued=self._dequeued,
-                discarded=self._discarded,
-                dropped=self._dropped,
-                spilled=self._spilled,
-                rate_limited=self._rate_limited,
-                recovered=self._recovered,
-                backend=self._overflow.name,
+                depth=there - leased,
+                leased=leased,
+                memory_items=memory.items(),
+                disk_bytes=overflow.size_bytes,
+                pressure=_pressure(memory, overflow),
+                memory_bytes=memory.payload_bytes(),
+                backend=overflow.backend.name,
                 directory=self._directory,
-                memory_limit_bytes=self._memory_limit_bytes(),
-                disk_limit_bytes=self._overflow.max_bytes,
-                dropped_newest=self._dropped_newest,
-                damaged=self._damaged,
-                spilled_bytes=self._appended_bytes - self._spilled * self._overflow.record_overhead,
-                refilled_bytes=self._refilled_bytes,
-                blocked_seconds=self._blocked.seconds(now),
-                oldest_age_seconds=self._ages.age(self._oldest(), self._newest(), now),
+                memory_limit_bytes=None if by_count else most_bytes,
+                disk_limit_bytes=overflow.max_bytes,
+                blocked_seconds=self._producers.seconds(now),
             )
+
+    def sync(self) -> None:
+        """Make what is stored survive power loss. Raises `BackendError` and `QueueClosed`."""
+        self._locks.enter_io(None)
+        try:
+            if self.state in _OVER:
+                self._refuse()
+            self.overflow.sync()
+        finally:
+            self._locks.io.release()
+            if self._errands:
+                self._afterwards()
 
     def shut_down(self) -> None:
         """Refuse new items; consumers drain the rest, then meet `QueueClosed`."""
-        with self._mutex:
-            if self._state == "open":
-                self._state = "shut down"
+        with self._locks.mutex:
+            if self.state == "open":
+                self.state = "shut down"
                 self._wake_everybody()
 
-    def close(self) -> None:
-        """Refuse everything, wake everybody, discard (if durable: keep) what is left."""
-        if self._state == "forked":
-            return
-        with self._mutex:
-            if self._state == "closed":
-                return
-            self._state = "closed"
-            self._wake_everybody()
-        self._pump.stop()
-        with self._io:
-            undelivered = self._let_go()
-            if undelivered:
-                _log.warning("closing %r discards %d items", self.stream_id, undelivered)
-            self._trim()
-            try:
-                self._overflow.close(delete=not self._durable)
-            finally:
-                self._ownership.release()
+    def close(
+        self, *, finish: bool = True, keep: bool = False, holder: Holder | None = None
+    ) -> None:
+        """Refuse everything, wake everybody, discard (if durable: keep) what is left.
 
-    def rewire_pump(self, wrap: Callable[[Pump], Pump]) -> None:
-        """Have `wrap(pump)` woken and stopped in the pump's place."""
-        self._pump = wrap(self._pump)
-
-    # ---- inside, producers: `_mutex` held unless said otherwise ------------------------------
-
-    def _reject(self, count: int) -> NoReturn:
-        """Say why `count` items are not admitted."""
-        if self._state != "open":
-            self._refuse()
-        self._rate_limited += count
-        burst = self._limiter.burst
-        if burst is not None and count > burst:
-            raise RateLimited(f"a batch of {count} can never pass: the burst is {burst}")
-        raise RateLimited("too many items a second: slow down, or give the queue a limiter=")
-
-    def _refuse(self) -> NoReturn:
-        raise QueueClosed(f"the queue {self.stream_id!r} is {self._state}")
-
-    def _put(self, items: Sequence[bytes]) -> bool:
-        """Put `items` into memory if they may go there."""
-        if not (self._direct and self._memory.offer(items)):
-            return False
-        self._enqueued += len(items)
-        if self._offered >= self._ages.due:
-            self._mark(self._offered, len(items))
-        self._wake_after_entry(len(items))
-        return True
-
-    def _mark(self, now: float, count: int) -> None:
-        """Note when the `count` newest items came."""
-        self._ages.mark(self._newest() - count + 1, now, self._oldest())
-
-    def _wake_after_entry(self, count: int) -> None:
-        if self._consumers:
-            self._consumers.wake(count)
-        if self._producers:
-            self._producers.wake(1)
-
-    def _spill(self, items: Sequence[bytes], waiter: Waiter | None) -> bool:
-        """Holds `_io`."""
-        if self._overflow.max_bytes is not None:
-            self._check_capacity(items, self._overflow.max_bytes)
-        while True:
-            with self._mutex:
-                if self._state != "open":
-                    self._refuse()
-                if self._put(items):
-                    return True
-                self._spilling = True
-            full = self._append(items)
-            if full is None:
-                return True
-            with self._mutex:
-                if self._taker == get_ident():  # so that call has returned
-                    self._finish()
-            if self._make_room():
-                continue
-            if (
-                self.when_full == "drop_oldest"
-                and not self._overflow.trim_fails  # or all would be dropped, and no room made
-                and (self._drop_oldest() or self._make_room())  # the second: a consumer took it
-            ):
-                continue
-            with self._mutex:
-                if not self._finished():  # else it has become so after the trim: trim again
-                    return self._no_room(items, waiter, full)
-
-    def _check_capacity(self, items: Sequence[bytes], limit: int) -> None:
-        """What neither tier can ever hold must not wait, or drop others, in vain."""
-        if self._overflow.cost(items) <= limit:
-            return
-        payload = sum(map(len, items))
-        _, most_bytes = self._memory.capacity()
-        if self._durable or len(items) > self._most_items or payload > most_bytes:
-            raise MessageTooLargeError(
-                f"{len(items)} items with {payload} bytes can never be held: memory has room for "
-                f"{self._most_items} items, the overflow for {limit} bytes; send fewer at once, or "
-                "raise max_overflow_bytes"
-            )
-
-    def _append(self, items: Sequence[bytes]) -> QueueFull | None:
-        """Holds `_io` only."""
-        full = self._overflow.append(items)
-        if full is not None:
-            return full
-        size = self._overflow.size_bytes()
-        with self._mutex:
-            self._direct = False
-            self._stored += len(items)
-            self._appended_bytes += size - self._disk_bytes
-            self._disk_bytes = size
-            self._enqueued += len(items)
-            self._spilled += len(items)
-            if self._offered >= self._ages.due:
-                self._mark(self._offered, len(items))
-            self._wake_after_entry(len(items))
-        return None
-
-    def _no_room(self, items: Sequence[bytes], waiter: Waiter | None, full: QueueFull) -> bool:
-        """Apply ``when_full``. Holds `_io` too."""
-        if self._state != "open":
-            self._refuse()
-        if self._put(items):  # memory may have drained while the backend was asked
-            return True
-        if self.when_full == "drop_newest":
-            self._enqueued += len(items)
-            self._dropped_newest += len(items)
-            self._drop(len(items))
-            return True
-        nothing_will_leave = not (self._memory.items() or self._stored or self._handed)
-        if waiter is None or nothing_will_leave:
-            raise full
-        self._producers.park(waiter)
-        return False
-
-    def _make_room(self) -> bool:
-        """Let stored items follow into memory, if it has room for them. Holds `_io` only."""
-        try:
-            return self._refill()
-        except HybridQueueError:  # the consumer's trouble, not this producer's
-            return False
-
-    def _drop_oldest(self) -> bool:
-        """Drop the oldest item in memory; False: there is none. Holds `_io` only."""
-        with self._mutex:
-            dropped = self._memory.take_one() is not None
-            if dropped:
-                self._drop(1)
-                self._done += self._durable
-            return dropped
-
-    def _drop(self, count: int) -> None:
-        self._discarded += count
-        self._dropped += count
-
-    # ---- inside, consumers and pump: `_mutex` held unless said otherwise ---------------------
-
-    def _took(self, count: int) -> None:
-        self._dequeued += count
-        if self._durable:
-            self._hand(count)
-        if self._producers and self._direct:
-            self._producers.wake(1)
-
-    def _must_refill(self, have_some: bool, waiter: Waiter | None) -> bool:
-        """Memory is empty: True if the backend may have more, else park `waiter` or raise."""
-        if self._state == "closed" and not have_some:
-            self._refuse()
-        if self._damage is not None and not have_some:
-            damage, self._damage = self._damage, None
-            raise damage
-        if self._state != "closed" and (self._stored or self._finished()):
-            return True
-        if self._state == "shut down" and self._spilling:
-            return True  # wait for `_io`: an item that was admitted in time is on its way
-        if not have_some and self._state == "shut down":
-            self._refuse()
-        if not have_some and waiter is not None:
-            self._consumers.park(waiter)
-        return False
-
-    def _hand(self, count: int) -> None:
-        """`count` items of a durable queue are about to be with a consumer."""
-        self._handed += count
-        self._taker = get_ident()
-
-    def _is_overdue(self) -> bool:
-        """A consumer asks for more: what was handed is finished with; is it time to trim?"""
-        self._finish()
-        return (
-            self._done >= _MOST_DONE and self._state != "closed" and not self._overflow.trim_fails
-        )
-
-    def _finish(self) -> None:
-        self._done += self._handed
-        self._handed = 0
-
-    def _finished(self) -> bool:
-        """Whether a durable queue has records to trim, which nothing else would set off."""
-        return self._durable and self._done > 0 and not self._overflow.trim_fails
-
-    def _refill(self) -> bool:
-        """Move one batch of stored records to memory, and trim; whether either made room.
-
-        Holds `_io` only.
+        `finish`: the caller is done with what it holds. `keep`: what is stored stays in any case.
         """
-        with self._mutex:
-            if self._state == "closed":
-                return False
-            items, size = self._memory.room()
-            empty = not self._memory.items()
-        moved = 0
-        if items and self._stored:
-            moved = self._transfer(min(items, _BATCH), min(size, MAX_MESSAGE_BYTES))
-            if empty and not moved:
-                raise BackendError(
-                    f"the backend holds {self._stored} records and gives none that fits into the "
-                    f"{size} bytes of memory: if one is longer, open the queue with more memory"
-                )
-        return self._trim() or moved > 0
+        if self.state == "forked":
+            return
+        with self._locks.mutex:
+            if self.state != "closed":
+                self.state = "closed"
+                self._keeps = keep or self.durable
+            if finish and not self._locks.inside:
+                self._in_flight.finish(holder or this_thread.holder)
+            self._wake_everybody()
+            self._errands = self._closing = True
+        self._afterwards()
 
-    def _transfer(self, max_records: int, max_bytes: int) -> int:
-        """How many records the backend holds less. Holds `_io` only."""
-        try:
-            records = self._overflow.read(max_records, max_bytes)
-        except CorruptedData as damage:
-            return self._account_for(damage)
-        if not records:  # the next one waits for more room than there is
-            self._pump_useful = False
-            return 0
-        size = sum(map(len, records))
-        with self._mutex:
-            landed = self._memory.offer(records)
-            if landed:
-                self._stored -= len(records)
-            else:
-                self._lose(len(records))
-            self._direct = not self._stored and not self._durable
-            self._done += len(records) if not self._durable else 0
-            self._refilled_bytes += size
-            self._pump_useful = True
-        if not landed:
-            raise BackendError(
-                f"asked for {max_records} records of {max_bytes} bytes in all, the backend gave "
-                f"{len(records)} of {size}: they are lost"
-            )
-        return len(records)
+    def lose(self, error: HybridQueueError) -> None:
+        """Another owner has the stream: drop what was read ahead, and touch nothing of theirs."""
+        with self._locks.mutex:
+            if self.state in _OVER:
+                return
+            self.state, self._failure = "lost", error
+            self._notices.add(logging.ERROR, "%r is lost: %s", self.stream_id, error)
+            self._discard_rest()
+            self._wake_everybody()
 
-    def _account_for(self, damage: CorruptedData) -> int:
-        """Count what the backend moved aside; raise if it moved nothing. Holds `_io` only."""
-        lost = self._overflow.lost_to(damage, self._stored)
-        if not lost:
-            raise damage
-        self._quarantine.cap()
-        size = self._overflow.size_bytes()
-        with self._mutex:
-            self._lose(lost)
-            self._disk_bytes = size
-            self._direct = not self._stored and not self._durable
-            self._damage = damage
-            if self._producers:
-                self._producers.wake(1)
-        return lost
-
-    def _lose(self, count: int) -> None:
-        """The `count` oldest stored records are gone."""
-        self._ages.lose(self._newest() - self._stored + 1, count)
-        self._stored -= count
-        self._discarded += count
-        self._damaged += count
-
-    def _trim(self) -> bool:
-        """Give back the space of what is done; whether any was. Holds `_io` only."""
-        with self._mutex:
-            done = self._done
-        if not done or not self._overflow.trim(done):
-            return False
-        size = self._overflow.size_bytes()
-        with self._mutex:
-            self._done -= done
-            self._disk_bytes = size
-            if self._producers:
-                self._producers.wake(1)
-        return True
-
-    def _wake_pump(self) -> None:
-        """Holds no lock."""
-        with self._mutex:
-            wake = self._claim_pump()
-        if wake:
-            self._pump.wake()
-
-    def _claim_pump(self) -> bool:
-        """Whether the caller is to wake the pump, once it holds no lock."""
-        if self._pumping or not self._pump_useful or not self._pumpable():
-            return False
-        self._pumping = True
-        return True
-
-    def _pumpable(self) -> bool:
-        """Whether memory has room for all that is stored, or for a batch worth a wake-up."""
-        if self._state == "closed":
-            return False
-        if not self._stored:
-            return bool(self._producers) and (self._finished() or self._handed > 0)
-        if self._stored <= self._most_items:
-            items, size = self._memory.room()
-            if items >= self._stored and size >= self._disk_bytes:
-                return True
-        return self._memory.fill() <= 0.5 and self._memory.room()[0] >= _WORTHWHILE
-
-    def _pump_step(self) -> bool:
-        """Holds no lock. A pump that achieves nothing rests until a consumer's refill does."""
-        with self._mutex:
-            if self._producers:  # they wait for space, and the consumer might wait for them
-                self._finish()
-        try:
-            with self._io:
-                self._refill()
-        except HybridQueueError as exc:  # the consumer that needs these items will meet it too
-            _log.warning("the pump of %r rests: %s", self.stream_id, exc)
-            self._pump_useful = False
-        except Exception:  # or the pump would be dead, and whoever made this step lose its items
-            _log.exception("the pump of %r rests", self.stream_id)
-            self._pump_useful = False
-        with self._mutex:
-            self._pumping = self._pump_useful and self._pumpable()
-            return self._pumping
-
-    # ---- inside, state: `_mutex` held unless said otherwise ----------------------------------
-
-    def _depth(self) -> int:
-        return self._memory.items() + self._stored
-
-    def _newest(self) -> int:
-        """The place of the newest item, among those that are in the queue or left it in turn."""
-        return self._enqueued - self._dropped_newest - self._damaged
-
-    def _oldest(self) -> int:
-        """The place of the oldest item, or of the next one if the queue is empty."""
-        return self._newest() - self._depth() + 1
-
-    def _memory_limit_bytes(self) -> int | None:
-        items, size = self._memory.capacity()
-        return size if size < items * MAX_MESSAGE_BYTES else None  # else the count is what limits
-
-    def _pressure(self) -> float:
-        if not self._stored:
-            return self._memory.fill()
-        return 1.0 + max(self._disk_bytes, 1) / (self._overflow.max_bytes or _PRESSURE_REFERENCE)
-
-    def _wake_everybody(self) -> None:
-        self._producers.wake_all()
-        self._consumers.wake_all()
-
-    def _let_go(self) -> int:
-        """Empty memory; the number of items nobody will get any more. Takes `_mutex`."""
-        with self._mutex:
-            held = len(self._memory.take(max(1, self._memory.items())))
-            if self._durable:
-                self._stored += held
-                self._finish()
-                return 0
-            undelivered = held + self._stored
-            self._stored = self._disk_bytes = self._done = 0
-            self._discarded += undelivered
-            return undelivered
+    def ready(self) -> None:
+        """The backend can be reached again, or has room again."""
+        with self._locks.mutex:
+            self.overflow.in_contact()
+            self.pumping.rests = False
+            self._wake_everybody()
 
     def disown(self) -> None:
         """In a forked child: whatever would use this queue meets `StreamBusyError` instead."""
-        self._state = "forked"
-        self._mutex = self._io = ParentsLock(self.stream_id)
-        self._ownership.abandon()
+        self.state = "forked"
+        self._locks.mutex = self._locks.io = ParentsLock(self.stream_id)
+
+    def let_go(self) -> None:
+        """The last step of closing, which may be repeated: see to what is left, close the backend.
+
+        It takes `io`; if that cannot be had any more, at the end of the program, nothing is done.
+        """
+        overflow, locks = self.overflow, self._locks
+        if not hasattr(overflow, "backend") or not locks.enter_io(None):
+            return
+        try:
+            with locks.mutex:
+                lost = self._failure is not None
+                self._in_flight.advance()
+                undelivered = 0 if self._keeps else self._discard_rest()
+                if self.durable:  # what memory holds is stored, and stays
+                    records = self._in_flight.records()
+                    self._memory.take(max(1, self._memory.items()))
+                    overflow.forget_ahead()
+                    overflow.passed = records
+            if undelivered:
+                message = "closing %r discards %d items"
+                self._notices.add(logging.WARNING, message, self.stream_id, undelivered)
+            if self.durable and not lost:
+                self._trim()
+            overflow.close(delete=not (self._keeps or lost))
+        finally:
+            locks.io.release()
+
+    # ---- inside: locks and interruptions ---------------------------------------------------
+
+    def _afterwards(self) -> None:
+        """What is left to do once no lock is held: finish closing, and log."""
+        if self.state == "forked" or self._locks.any_is_mine():
+            return  # this call is within another one of this thread, which comes here too
+        closing, self._closing, self._errands = self._closing, False, False
+        try:
+            if closing:
+                self._unwinding.run(wait=not self.pumping.in_step())
+        finally:
+            self._notices.say()
+
+    def _after_taking(
+        self,
+        items: list[bytes],
+        claimed: bool | None,
+        lease: Lease | None = None,
+        *,
+        trim: bool = False,
+    ) -> None:
+        """Wake the pump, log; `trim`, if nobody else is at it. If that is interrupted, the `items`
+        are put back first."""
+        try:
+            if trim:
+                with suppress(HybridQueueError):
+                    self.refill(-math.inf)
+            if claimed:
+                self.pumping.wake()
+            elif claimed is None and items:
+                self.pumping.wake_if_needed()
+            if self._errands:
+                self._afterwards()
+        except BaseException:
+            if lease is None:
+                self._mend(items)
+            else:
+                lease.nack()
+            raise
+
+    def _mend(self, in_hand: list[bytes] | None = None) -> None:
+        """After an interruption, make the accounts agree with what the tiers hold; wake everybody.
+
+        `in_hand` was taken, and counted, but does not reach its taker: it goes back to the front.
+        """
+        overflow, in_flight = self.overflow, self._in_flight
+        with self._locks.mutex:
+            if self._landing is not None:  # what has landed in memory is not to be read again
+                items, passed = self._landing
+                landed = passed + self._memory.items() - items
+                if landed > overflow.passed:
+                    overflow.pass_on(landed - overflow.passed)
+                self._landing = None
+            missing = 0
+            if self.durable:
+                missing = overflow.passed - self._memory.items() - in_flight.records()
+            if in_hand:
+                in_flight.put_back_newest(in_hand, missing)
+                self._accounts.dequeued -= len(in_hand)
+            elif missing > 0:  # lost in the middle of the tier's code: with this thread, that is
+                in_flight.hand(this_thread.holder, missing, 0)
+            self._accounts.reconcile(self._there())
+            self.pumping.under_way = False
+            self._wake_everybody()
+
+    def _refuse(self) -> NoReturn:
+        """Say why nothing is taken or given any more. Under the mutex."""
+        if self._failure is not None:
+            raise self._failure
+        raise QueueClosed(f"the queue {self.stream_id!r} is {self.state}")
+
+    # ---- inside, producers: the mutex is held unless said otherwise --------------------------
+
+    def _put(self, items: Sequence[bytes], offered: float, *, admit: bool = False) -> bool:
+        """Put `items` into memory if they may go there; `admit` them first."""
+        if self.state != "open":
+            self._refuse()
+        if admit and not items:
+            return True
+        if admit and not self._limiter.admit(len(items), offered):
+            self._accounts.rate_limited += len(items)
+            raise _rate_limited(self._limiter, len(items))
+        if self.durable or self.overflow.stored or not self._memory.offer(items):
+            return False
+        self._accounts.enter(len(items), self._there(), offered)
+        self._consumers.wake(len(items))
+        self._wake_producers()
+        return True
+
+    def _spill(
+        self, items: Sequence[bytes], offered: float, waiter: Waiter | None, holder: Holder
+    ) -> bool:
+        """Holds `io` only."""
+        overflow, change = self.overflow, self._locks.change
+        overflow.check_capacity(items, (0, 0) if self.durable else self._memory.capacity())
+        before = overflow.size_bytes
+        while True:
+            self._spilling = True
+            if change(self._put, items, offered):
+                return True
+            full = self._append(items, offered)
+            if full is None:
+                return True
+            change(self._in_flight.finish, holder)  # it is here: so it is done with what it took
+            with suppress(HybridQueueError):  # a consumer's trouble, not this producer's
+                if self._refill():
+                    continue
+            drops = self.when_full == "drop_oldest" and self._may_drop(items, before)
+            if drops and change(self._drop_oldest):
+                continue
+            accepted = change(self._no_room, items, offered, waiter, full)
+            if accepted is not None:
+                return accepted
+
+    def _append(self, items: Sequence[bytes], offered: float) -> HybridQueueError | None:
+        """None: they are stored; otherwise why there is no room for them. Holds `io` only."""
+        pinned = self._in_flight.pinned() if self.when_full == "drop_oldest" else 0
+        try:
+            full = self.overflow.append(items, offered, pinned)
+        finally:
+            self._settle()
+        consequence = _CONSEQUENCES.get(self.when_full)
+        if (
+            full is not None and full.__cause__ is not None and consequence
+        ):  # the disk, not the bound
+            message = "%r: %s; %s"
+            self._notices.add_at_times(self._clock(), message, self.stream_id, full, consequence)
+            self._errands = True
+        return full
+
+    def _no_room(
+        self,
+        items: Sequence[bytes],
+        offered: float,
+        waiter: Waiter | None,
+        full: HybridQueueError,
+    ) -> bool | None:
+        """Apply ``when_full``. Holds `io` too. None: try again."""
+        if self._put(items, offered):  # memory may have drained while the backend was asked
+            return True
+        if self._must_trim():
+            return None
+        is_away = isinstance(full, BackendUnavailable)
+        if self.when_full == "drop_newest" or (self.when_full == "drop_oldest" and is_away):
+            self._accounts.drop_newest(len(items))
+            return True
+        something_may_change = self._there() or self._in_flight.runs or self.overflow.away
+        if waiter is None or not something_may_change:
+            raise full
+        stood_at = waiter.place
+        self._producers.park(waiter)
+        if stood_at:  # it was woken in vain
+            self._wake_producers(stood_at)
+        return False
+
+    def _may_drop(self, items: Sequence[bytes], before: int) -> bool:
+        """Whether dropping the oldest item can make room for `items`. Holds `io` only.
+
+        `before` were the live bytes when this began. Once as many have gone as the items need,
+        what is missing is not room.
+        """
+        overflow = self.overflow
+        if not (overflow.stored or self.durable):
+            return True  # memory is what is dropped from, and where the items go then
+        if overflow.away or overflow.retry_trim < math.inf:
+            return False
+        if self._in_flight.runs and (overflow.max_bytes or 0) < self._in_flight.pinned():
+            return False  # what is dropped stays where it is, behind what somebody holds
+        return before - overflow.size_bytes < overflow.cost(items)
+
+    def _drop_oldest(self) -> bool:
+        """Drop the oldest item, if there is one that takes no I/O. Holds `io` too."""
+        dropped = self._collect(1, _nobody, None)
+        self._accounts.dequeued -= len(dropped)
+        self._accounts.drop(len(dropped))
+        self._in_flight.finish(_nobody)
+        return bool(dropped)
+
+    def _wake_producers(self, after: int = 0) -> None:
+        """Wake those after the place `after` for whom there is room."""
+        overflow = self.overflow
+        items, size = (0, 0) if self.durable or overflow.stored else self._memory.room()
+        disk = math.inf if overflow.max_bytes is None else overflow.max_bytes - overflow.size_bytes
+        tried = False
+
+        def fits(waiter: Waiter) -> bool:
+            nonlocal items, size, disk, tried
+            count, needed = waiter.needs
+            surely = waiter.loop is None  # else it may be that its loop does not run
+            if count <= items and needed <= size:
+                items, size = items - surely * count, size - surely * needed
+                return True
+            if disk == math.inf:  # a full disk does not say how much room it has: one after another
+                try_it, tried = not tried, surely
+                return try_it
+            if needed <= disk:
+                disk -= surely * needed
+                return True
+            return False
+
+        if self._producers.waiting:
+            self._producers.wake_fitting(fits, after)
+
+    # ---- inside, consumers and pump: the mutex is held unless said otherwise -----------------
+
+    def _grab(
+        self, max_items: int, waiter: Waiter | None, holder: Holder, lease: Lease | None
+    ) -> list[bytes] | None:
+        in_flight = self._in_flight
+        if in_flight.leases and in_flight.lapse(self._clock()):
+            self._after_leases()
+        in_flight.finish(holder)
+        if self.durable and self._must_trim():
+            return None
+        if lease is not None:
+            most_items, most_bytes = self._memory.capacity()
+            out, out_bytes = in_flight.leased()
+            left = max(_MAX_LEASED, most_items) - out
+            max_items = min(
+                max_items, left if out_bytes < max(_MAX_LEASED_BYTES, most_bytes) else 0
+            )
+        items = self._collect(max_items, holder, lease) if max_items > 0 else []
+        if items:
+            self._wake_producers()
+            return items
+        return self._wait_or_refuse(waiter, self._consumers if max_items > 0 else self._lessees)
+
+    def _collect(  # noqa: C901 # in one piece, since an interruption must find out what is taken
+        self, max_items: int, holder: Holder, lease: Lease | None
+    ) -> list[bytes]:
+        """Up to `max_items` of what was given back, in memory and read ahead, in this order."""
+        overflow, in_flight = self.overflow, self._in_flight
+        until = None if lease is None else self._clock() + lease.seconds
+        runs = in_flight.take_back(max_items, holder, until) if in_flight.back else []
+        items: list[bytes] = []
+        try:
+            returned = [item for run in runs for item in run.items]
+            left = max_items - len(returned)
+            if left:
+                items = self._memory.take(left)
+            if len(items) < left and overflow.ahead:
+                more = overflow.first_ahead(left - len(items))
+                overflow.pass_on(len(more))
+                items += more
+            taken = returned + items
+            if lease is not None and until is not None:
+                if items:
+                    run = in_flight.lease(items, until)
+                    runs += [run]
+                    items = []
+                lease.items, lease.runs = taken, runs
+                if in_flight.next_lapse() == until:  # so that somebody looks again in time
+                    self._consumers.wake(1)
+            else:
+                if items and self.durable:
+                    in_flight.hand(holder, len(items), sum(map(len, items)))
+                for run in runs:
+                    run.items = []
+                count = len(taken)
+                self._accounts.dequeued += count
+        except BaseException:
+            for run in runs:
+                in_flight.put_back(run)
+            if items:
+                missing = overflow.passed - self._memory.items() - in_flight.records()
+                in_flight.put_back_newest(items, missing)
+            raise
+        return taken
+
+    def _wait_or_refuse(self, waiter: Waiter | None, line: Line) -> list[bytes] | None:
+        """Nothing can be had without I/O. None: but with it."""
+        overflow = self.overflow
+        if self.state in _OVER:
+            self._refuse()
+        if line is self._consumers:
+            if overflow.damage is not None:
+                damage, overflow.damage = overflow.damage, None
+                raise damage
+            if (overflow.unread and not overflow.away) or self._must_trim():
+                return None
+            if self.state == "shut down":
+                if self._spilling:
+                    return None  # an item that was admitted in time is on its way: wait for `io`
+                if not self._there():  # what is leased may come back
+                    self._refuse()
+        if waiter is not None:
+            line.park(waiter)
+        return []
+
+    def _end_lease(self, runs: Sequence[Run], done: bool) -> int:
+        """How many items it is too late for."""
+        in_flight, late = self._in_flight, 0
+        if done and self.durable and self.state in _OVER:
+            self._refuse()
+        for run in runs:
+            if not done:
+                in_flight.give_back(run)
+            elif in_flight.ack(run):
+                self._accounts.dequeued += run.count
+            else:
+                late += run.count
+        if self._failure is not None or (self.state == "closed" and not self.durable):
+            self._discard_rest()
+        self._after_leases()
+        return late
+
+    def _after_leases(self) -> None:
+        """Leases have ended: wake those who can use that."""
+        self._lessees.wake_all()
+        self._consumers.wake(self._in_flight.back)
+        if self.state == "shut down" and not self._there():
+            self._consumers.wake_all()
+
+    def _must_trim(self) -> bool:
+        """Whether enough is done to be trimmed, or something waits for that, or nothing else would
+        set it off; and whether it can be tried."""
+        overflow = self.overflow
+        count = self._in_flight.done if self.durable else overflow.passed
+        if not count or overflow.away or self.state in _OVER:
+            return False
+        if overflow.retry_trim < math.inf and self._clock() < overflow.retry_trim:
+            return False
+        if self._producers.waiting and count >= min(_MIN_PUMPED, overflow.depth / 8):
+            return True
+        if self.durable:
+            return count >= _MAX_DONE or not self._there()
+        return not overflow.stored
+
+    def _refill(self, wanted: int = 1) -> bool:
+        """Read the next batch if so many items are not at hand, land it in memory, trim; whether
+        any of it was possible. Holds `io` only."""
+        overflow = self.overflow
+        if self.state in _OVER:
+            return False
+        if overflow.doing:  # of a call that was interrupted
+            self._settle()
+        read = False
+        at_hand = len(overflow.ahead)
+        if overflow.unread and (not at_hand or self._memory.items() + at_hand < wanted):
+            read = overflow.damage is None and self._read_on()
+        landed = self._locks.change(self._land)
+        return self._trim() or landed or read
+
+    def _read_on(self) -> bool:
+        """Read the next batch; whether something has changed. Holds `io` only."""
+        overflow, before = self.overflow, self.overflow.depth
+        records: list[bytes] = []
+        damage = None
+        try:
+            records = overflow.read()
+        except CorruptedData as exc:
+            damage = exc
+        finally:
+            self._settle()
+        if damage is not None:
+            lost = before - overflow.depth
+            if not lost:
+                raise damage
+            damage.with_traceback(None)  # lets go of what was read
+            overflow.damage = damage
+            message = "%r loses %d stored items: %s"
+            self._notices.add(logging.ERROR, message, self.stream_id, lost, damage)
+            for path in self._quarantine.cap():
+                self._notices.add(logging.WARNING, "%s is deleted, newer ones are kept", path)
+            self._errands = True
+            return True
+        size = sum(map(len, records))
+        with self._locks.mutex:
+            if self.state not in _OVER:
+                overflow.ahead.extend(records)
+                self._accounts.refilled_bytes += size
+        return True
+
+    def _land(self) -> bool:
+        """Move what was read ahead into memory, as far as it has room. Holds `io` too."""
+        overflow, memory = self.overflow, self._memory
+        items = overflow.first_ahead(*memory.room())
+        if not items:
+            return False
+        self._landing = (memory.items(), overflow.passed)
+        landed = memory.offer(items)
+        if landed:
+            overflow.pass_on(len(items))
+        self._landing = None
+        self._consumers.wake(len(items))
+        return landed
+
+    def _trim(self) -> bool:
+        """Give back the space of what is done; whether any was. Holds `io` only."""
+        overflow, now = self.overflow, self._clock()
+        with self._locks.mutex:
+            self._in_flight.advance()
+            count = self._in_flight.done if self.durable else overflow.passed
+            count = min(count, overflow.depth)  # damage may have taken some of them too
+        if not count:
+            return False
+        trimmed = False
+        try:
+            trimmed = overflow.trim(count, now)
+        except HybridQueueError as exc:  # those who wait for room are to look again
+            message = "%r: space is not given back: %s"
+            self._notices.add(logging.WARNING, message, self.stream_id, exc)
+            self._errands = True
+            with self._locks.mutex:
+                self._wake_everybody()
+        finally:
+            self._settle()
+        return trimmed
+
+    def _settle(self) -> None:
+        """Take over what the backend holds by now. Holds `io` only."""
+        overflow, accounts, in_flight = self.overflow, self._accounts, self._in_flight
+        depth, size_bytes = overflow.facts()
+        with self._locks.mutex:
+            change, passed, done = depth - overflow.depth, overflow.passed, in_flight.done
+            enqueued, spilled, spilled_bytes = (
+                accounts.enqueued,
+                accounts.spilled,
+                accounts.spilled_bytes,
+            )
+            payload, offered = overflow.appending
+            if overflow.doing == "append" and change > 0:
+                enqueued += change
+                spilled += change
+                spilled_bytes += payload
+            elif overflow.doing == "trim":
+                passed += change
+                done += change * self.durable
+            elif change < 0:
+                accounts.lose(-change, overflow.unread + change)
+                passed = min(passed, depth)
+            # No call from here on: not even an interruption comes between.
+            accounts.enqueued, accounts.spilled = enqueued, spilled
+            accounts.spilled_bytes = spilled_bytes
+            overflow.depth, overflow.size_bytes, overflow.passed = depth, size_bytes, passed
+            overflow.doing, in_flight.done = "", done
+            # Until here.
+            if change > 0:
+                accounts.marked(change, self._there(), offered)
+                self._consumers.wake(change)
+            self._wake_producers()
+
+    def _has_pump_work(self) -> bool:
+        """Whether there is something to trim, or memory has room for all that is stored, or for a
+        batch, or half of it is free if that is less."""
+        overflow = self.overflow
+        if self.state in _OVER or self._must_trim():
+            return self.state not in _OVER
+        stored = overflow.stored
+        if not stored or overflow.away or overflow.damage is not None:
+            return False
+        items, size = self._memory.room()
+        if stored <= items and overflow.size_bytes <= size:
+            return True
+        if overflow.ahead and len(overflow.ahead[0]) > size:
+            return False
+        most_items, most_bytes = self._memory.capacity()
+        worthwhile = max(min(READ_RECORDS, most_items // 2), _MIN_PUMPED)
+        return items >= worthwhile and size >= min(READ_BYTES, most_bytes // 2)
+
+    # ---- inside, state: the mutex is held ----------------------------------------------------
+
+    def _there(self) -> int:
+        """Items in the queue, and out under a lease."""
+        in_flight, stored = self._in_flight, self.overflow.stored
+        return self._memory.items() + stored + in_flight.back + in_flight.leased()[0]
+
+    def _wake_everybody(self) -> None:
+        for line in (self._consumers, self._lessees, self._producers):
+            line.wake_all()
+
+    def _discard_rest(self) -> int:
+        """Nobody will get what is in the queue, here at least; how many items that is."""
+        count = self._there() - self._in_flight.leased()[0]
+        self._memory.take(max(1, self._memory.items()))
+        self._in_flight.forget_back()
+        self.overflow.forget_ahead()
+        self.overflow.depth = self.overflow.passed = self.overflow.size_bytes = 0
+        self._accounts.discarded += count
+        return count
+
+
+def _earlier(deadline: float | None, other: float) -> float:
+    return other if deadline is None or other < deadline else deadline
+
+
+def _rate_limited(limiter: Limiter, count: int) -> RateLimited:
+    """Why `count` items are not admitted."""
+    burst = limiter.burst
+    if burst is not None and count > burst:
+        return RateLimited(f"a batch of {count} can never pass: the burst is {burst}")
+    return RateLimited("too many items a second: slow down, or give the queue a limiter=")
+
+
+def _pressure(memory: MemoryTier, overflow: Overflow) -> float:
+    """See `QueueStats.pressure`."""
+    if not overflow.stored:
+        return memory.fill()
+    over = max(overflow.size_bytes, 1) / (overflow.max_bytes or _PRESSURE_REFERENCE)
+    return max(1.0 + over, math.nextafter(1.0, 2.0))

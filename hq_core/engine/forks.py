@@ -29,10 +29,20 @@ class ParentsLock:
             "open a queue of your own, with another stream id"
         )
 
-    def __enter__(self) -> NoReturn:
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> NoReturn:
+        """Refuse."""
         raise StreamBusyError(self._message)
 
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> NoReturn:
+        self.acquire()
+
     def __exit__(self, *exc_info: object) -> None: ...
+
+    def _is_owned(self) -> bool:
+        return False
 
 
 _owned: weakref.WeakSet[Disownable] = weakref.WeakSet()

@@ -15,7 +15,8 @@ from hq_core import registry
 from hq_core.capabilities import Capability
 from hq_core.checks import choice, instance, positive_int
 from hq_core.engine.engine import Engine
-from hq_core.errors import BackendError
+from hq_core.engine.unwinding import Unwinding
+from hq_core.errors import BackendError, HybridQueueError
 from hq_core.limiters import TokenBucket
 from hq_core.memory import CountTier
 from hq_core.protocols import (
@@ -25,10 +26,10 @@ from hq_core.protocols import (
     MemoryTier,
     OnCorruption,
     Pump,
-    Stream,
     WhenFull,
 )
 from hq_core.pumps import ThreadPump
+from hq_core.spool.directory import Directory
 from hq_core.spool.lock import StreamLock
 from hq_core.spool.names import file_name
 from hq_core.spool.quarantine import Quarantine
@@ -44,16 +45,16 @@ def open_engine(
     memory_items: int | None,
     directory: str | os.PathLike[str],
     *,
-    backend: str | BackendFactory,
-    backend_options: Mapping[str, object] | None,
-    memory: MemoryTier | None,
-    limiter: Limiter | None,
-    pump: Pump | None,
-    durable: bool,
-    leftover: Leftover,
-    on_corruption: OnCorruption,
-    max_overflow_bytes: int | None,
-    when_full: WhenFull,
+    backend: str | BackendFactory = "file",
+    backend_options: Mapping[str, object] | None = None,
+    memory: MemoryTier | None = None,
+    limiter: Limiter | None = None,
+    pump: Pump | None = None,
+    durable: bool = False,
+    leftover: Leftover = "resume",
+    on_corruption: OnCorruption = "quarantine",
+    max_overflow_bytes: int | None = None,
+    when_full: WhenFull = "raise",
 ) -> Engine:
     """Open a stream; parameters and errors are those of `HybridQueue`."""
     memory = _memory_tier(memory_items, memory)
@@ -69,39 +70,46 @@ def open_engine(
     choice("when_full", when_full, get_args(WhenFull))
     if max_overflow_bytes is not None:
         positive_int("max_overflow_bytes", max_overflow_bytes)
-    stream = Stream(
-        stream_id=stream_id,
-        file_name=file_name(stream_id),
-        directory=_make_directory(directory),
-        max_bytes=max_overflow_bytes,
-        leftover=leftover,
-        on_corruption=on_corruption,
+    name = file_name(stream_id)
+    path = _make_directory(directory)
+    unwinding = Unwinding()
+    quarantine = Quarantine(path, name)
+    engine = Engine(
+        stream_id,
+        directory=path,
+        quarantine=quarantine,
+        memory=memory,
+        max_overflow_bytes=max_overflow_bytes,
+        limiter=limiter,
+        pump=pump,
+        clock=time.monotonic,
+        durable=durable,
+        when_full=when_full,
+        unwinding=unwinding,
     )
-    quarantine = Quarantine(stream.directory, stream.file_name)
-    needed = Capability.DURABLE if durable else Capability.NONE
-    with contextlib.ExitStack() as undo:
-        ownership = _own(stream)
-        undo.callback(ownership.release)
-        opened = registry.open_backend(backend, stream, options, needed)
-        undo.callback(opened.close, delete=False)
-        engine = Engine(
+    held = _hold(path)
+    lock = StreamLock(held, name, stream_id)
+    # Each step is there before what it undoes: an interruption leaves nothing behind.
+    unwinding.steps.extend([held.close, lock.release, engine.let_go])
+    try:
+        _own(lock, path)
+        stream = held.stream(
             stream_id,
-            directory=stream.directory,
-            ownership=ownership,
-            quarantine=quarantine,
-            memory=memory,
-            backend=opened,
-            limiter=limiter,
-            pump=pump,
-            clock=time.monotonic,
+            max_bytes=max_overflow_bytes,
+            leftover=leftover,
+            on_corruption=on_corruption,
             durable=durable,
-            max_overflow_bytes=max_overflow_bytes,
-            when_full=when_full,
+            on_ready=engine.ready,
+            on_lost=engine.lose,
         )
-        undo.pop_all()
-    _tell(stream_id, opened.recovered)
-    if opened.recovered.quarantine is not None:
-        quarantine.cap()
+        needed = Capability.DURABLE if durable else Capability.NONE
+        engine.overflow.backend = registry.open_backend(backend, stream, options, needed)
+        engine.begin()
+    except BaseException:
+        with contextlib.suppress(HybridQueueError):  # what went wrong first is to be told
+            engine.close(keep=True)
+        raise
+    _tell(stream_id, engine.overflow.backend.recovered, quarantine)
     return engine
 
 
@@ -126,19 +134,27 @@ def _make_directory(directory: str | os.PathLike[str]) -> Path:
         raise BackendError(f"{path} is a file: name a directory for the overflow") from None
     except OSError as exc:
         raise BackendError(f"cannot make the directory {path}: {exc.strerror}") from exc
-    return path
+    return path.absolute()
 
 
-def _own(stream: Stream) -> StreamLock:
-    path = stream.directory / f"{stream.file_name}.lock"
+def _hold(path: Path) -> Directory:
     try:
-        return StreamLock(path, stream.stream_id)
+        return Directory(path)
     except OSError as exc:
-        raise BackendError(f"cannot own {stream.stream_id!r} by {path}: {exc.strerror}") from exc
+        raise BackendError(f"cannot open the directory {path}: {exc.strerror}") from exc
 
 
-def _tell(stream_id: str, found: RecoveryReport) -> None:
+def _own(lock: StreamLock, path: Path) -> None:
+    try:
+        lock.acquire()
+    except OSError as exc:
+        raise BackendError(f"cannot take the lock of a stream in {path}: {exc.strerror}") from exc
+
+
+def _tell(stream_id: str, found: RecoveryReport, quarantine: Quarantine) -> None:
     if found.records:
         _log.info("%r takes over %d items of an earlier owner", stream_id, found.records)
     if found.quarantine is not None:
         _log.warning("%r: %s is set aside: %s", stream_id, found.quarantine, found.reason)
+        for path in quarantine.cap():
+            _log.warning("%s is deleted, newer ones are kept", path)

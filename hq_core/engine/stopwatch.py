@@ -1,6 +1,6 @@
 """How long several have waited, all together. Pure."""
 
-from hq_core.protocols import Waiter
+from collections.abc import Hashable
 
 __all__ = ["Stopwatch"]
 
@@ -11,14 +11,14 @@ class Stopwatch:
     __slots__ = ("_ended", "_started")
 
     def __init__(self) -> None:
-        self._started: dict[Waiter, int] = {}
+        self._started: dict[Hashable, int] = {}
         self._ended = 0
 
-    def start(self, waiter: Waiter, now: float) -> None:
+    def start(self, waiter: Hashable, now: float) -> None:
         """`waiter` begins to wait at `now` (seconds)."""
         self._started[waiter] = _nanoseconds(now)
 
-    def stop(self, waiter: Waiter, now: float) -> None:
+    def stop(self, waiter: Hashable, now: float) -> None:
         """`waiter` does not wait any more; nothing happens if it never began."""
         if waiter in self._started:
             self._ended += _nanoseconds(now) - self._started.pop(waiter)

@@ -2,34 +2,68 @@
 
 Rules:
 
-- A parked waiter is woken at most once, and told to try again: it is never handed an item, so
-  whoever gives up (a timeout, a cancellation, Ctrl-C) loses nothing.
+- A parked waiter is told to try again: it is never handed an item, so one that gives up (a timeout,
+  a cancellation, Ctrl-C) loses nothing.
 - A `Line` is changed only under the engine's mutex, and so is the decision to park: between
   "nothing there" and "parked" no item can slip in.
-- Who gives up and finds itself already woken has used up a wake-up that another waiter needs, and
-  passes it on (`Line.leave`).
+- A waiter keeps its place until it is through: one that was woken in vain parks where it stood.
+- A wake-up is not lost. A waiter that gives up after it was woken, or cannot use it, passes it on
+  (the engine's part). A loop may be closed, stopped or blocked, and nobody can tell: a wake-up for
+  one of its coroutines counts only as an attempt, and goes to the next waiter elsewhere as well.
+- To wake twice is harmless, so a waiter leaves the line after it was woken, and an interruption in
+  between costs nothing.
 """
 
+import itertools
 from _thread import allocate_lock
-from collections import OrderedDict
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from operator import attrgetter, itemgetter
+from typing import Final, Protocol
 
-from hq_core.protocols import Waiter
+from typing_extensions import override
 
-__all__ = ["Line", "ThreadWaiter"]
+from hq_core.engine.stopwatch import Stopwatch
+
+__all__ = ["Line", "ThreadWaiter", "Waiter"]
 
 
-class ThreadWaiter:
-    """A thread that waits for one wake-up. A lock, since that is what wakes fastest."""
+class Waiter(Protocol):
+    """A thread, or a coroutine of some event loop, that waits. It can be used again and again."""
 
-    __slots__ = ("_lock",)
+    place: int
+    """Its place in the line; 0 before it was first parked."""
+    needs: tuple[int, int]
+    """What it waits for room for: a number of items, and their bytes in all."""
 
-    def __init__(self) -> None:
+    @property
+    def loop(self) -> object:
+        """The event loop that has to run for it to go on; None for a thread."""
+
+    def wake(self) -> bool:
+        """Make the owner try again. Under the engine's mutex: never blocks. False: it is gone."""
+
+
+class ThreadWaiter(Waiter):
+    """A thread that waits. A lock, since that is what wakes fastest."""
+
+    __slots__ = ("_lock", "needs", "place")
+
+    def __init__(self, needs: tuple[int, int] = (1, 0)) -> None:
+        self.place = 0
+        self.needs = needs
         self._lock = allocate_lock()
         self._lock.acquire()
 
+    @property
+    @override
+    def loop(self) -> object:
+        return None
+
+    @override
     def wake(self) -> bool:
-        """End the wait. Called at most once."""
-        self._lock.release()
+        if self._lock.locked():
+            self._lock.release()
         return True
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -37,27 +71,86 @@ class ThreadWaiter:
         return self._lock.acquire(timeout=-1 if timeout is None else timeout)
 
 
-class Line(OrderedDict[Waiter, None]):
-    """Parked waiters, first come first woken. Whether there are any is asked at each item."""
+_place: Final = attrgetter("place")
+_first: Final = itemgetter(0)
 
-    __slots__ = ()
+
+class Line:
+    """Parked waiters by place: first come, first woken."""
+
+    __slots__ = ("_clock", "_last", "_waited", "waiting")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.waiting: dict[object, list[Waiter]] = {}
+        """Those of each loop, and of no loop, by place. Empty if there are none: that is asked at
+        each item, so it is no method."""
+        self._last = 0
+        self._clock = clock
+        self._waited = Stopwatch()
+
+    def seconds(self, now: float) -> float:
+        """Seconds for which waiters have been parked until `now`, all together."""
+        return self._waited.seconds(now)
 
     def park(self, waiter: Waiter) -> None:
-        """Add `waiter` at the end."""
-        self[waiter] = None
+        """Add `waiter` at the end, or where it stood before."""
+        if not waiter.place:
+            self._last += 1
+            waiter.place = self._last
+        if not self._is_parked(waiter):
+            self._waited.start(waiter.place, self._clock())
+            insort(self.waiting.setdefault(waiter.loop, []), waiter, key=_place)
+
+    def leave(self, waiter: Waiter) -> bool:
+        """`waiter` gives up. False: it was not parked any more, but had been woken."""
+        parked = self._is_parked(waiter)
+        if parked:
+            self._remove(waiter)
+        return parked
 
     def wake(self, count: int) -> None:
-        """Wake the first `count` waiters that are still there, or as many as there are."""
-        while count and self:
-            count -= self.popitem(last=False)[0].wake()
+        """Wake the first `count` waiters, or as many as there are; see the rule on loops."""
+        attempts = dict.fromkeys(self.waiting if count > 0 else (), 0)
+        while attempts:
+            firsts = [(line[0].place, loop) for loop in attempts if (line := self._of(loop))]
+            if not firsts:
+                return
+            _, loop = min(firsts, key=_first)
+            attempts[loop] += self._wake(self.waiting[loop][0])
+            if attempts[loop] == count:
+                del attempts[loop]
+                if loop is None:
+                    return
+
+    def wake_fitting(self, fits: Callable[[Waiter], bool], after: int = 0) -> None:
+        """Wake every waiter after the place `after` that `fits`, asked in order."""
+        for waiter in sorted(itertools.chain(*self.waiting.values()), key=_place):
+            if waiter.place > after and fits(waiter):
+                self._wake(waiter)
 
     def wake_all(self) -> None:
         """Wake everybody."""
-        self.wake(len(self))
+        self.wake_fitting(lambda _: True)
 
-    def leave(self, waiter: Waiter) -> None:
-        """`waiter` gives up. If it had been woken already, the next one is woken in its stead."""
-        if waiter in self:
-            del self[waiter]
+    def _of(self, loop: object) -> list[Waiter]:
+        return self.waiting.get(loop, [])
+
+    def _wake(self, waiter: Waiter) -> bool:
+        """Wake it, and only then take it out of the line."""
+        woken = waiter.wake()
+        if self._is_parked(waiter):  # else it has left by itself by now
+            self._remove(waiter)
+        return woken
+
+    def _remove(self, waiter: Waiter) -> None:
+        self._waited.stop(waiter.place, self._clock())
+        line = self.waiting[waiter.loop]
+        if len(line) > 1:
+            line.remove(waiter)
         else:
-            self.wake(1)
+            del self.waiting[waiter.loop]
+
+    def _is_parked(self, waiter: Waiter) -> bool:
+        line = self._of(waiter.loop)
+        index = bisect_left(line, waiter.place, key=_place)
+        return index < len(line) and line[index] is waiter

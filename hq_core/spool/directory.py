@@ -23,7 +23,7 @@ class Directory:
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def stream(self, stream_id: str, **fields: Any) -> Stream:
-        """What a backend for `stream_id` is opened with; `fields` are further fields of `Stream`."""
+        """What a backend for `stream_id` is opened with; `fields` are more fields of `Stream`."""
         return Stream(stream_id, file_name(stream_id), self.path, self.fd, **fields)
 
     def close(self) -> None:

@@ -2,58 +2,74 @@
 
 `flock`, since it sees a second opener in the same process too, which POSIX locks do not. The lock
 file is removed with the queue, under its own lock, so that a million short-lived streams leave
-nothing behind. Whoever gets a lock therefore checks that the file it locked still has the name,
-and starts over if not: between its open and its lock, the owner before it may have left.
+nothing behind. A new owner therefore checks that the file it locked still has the name, and starts
+over if not: between its open and its lock, the owner before it may have left.
+
+A forked child inherits descriptors, and with them locks. It closes its parent's; and no fork
+happens while one is being taken, or the child would not know of it.
 """
 
 import fcntl
 import os
+import threading
+import weakref
 from pathlib import Path
 from typing import Final
 
 from hq_core.errors import BackendError, StreamBusyError
+from hq_core.spool.directory import Directory
 
 __all__ = ["StreamLock", "owner"]
 
 _LOCKS: Final = Path("/proc/locks")
 
+_taken: weakref.WeakSet["StreamLock"] = weakref.WeakSet()
+_forking = threading.RLock()
+
 
 class StreamLock:
-    """Holds the stream from construction until `release`. Raises `StreamBusyError`, `OSError`."""
+    """The lock of the stream with the file name `file_name`; free until `acquire`."""
 
-    def __init__(self, path: Path, stream_id: str) -> None:
-        self._path = path
-        while True:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    def __init__(self, directory: Directory, file_name: str, stream_id: str) -> None:
+        self._directory = directory
+        self._name = f"{file_name}.lock"
+        self._stream_id = stream_id
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Own the stream. Raises `StreamBusyError` if it has an owner, and `OSError`."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with _forking:
+            _taken.add(self)
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._still_named():
-                    return
+                while not self._is_named():
+                    self.abandon()
+                    self._fd = os.open(self._name, flags, 0o600, dir_fd=self._directory.fd)
+                    fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                os.close(self._fd)
+                self.abandon()
                 raise StreamBusyError(
-                    f"the stream {stream_id!r} in {path.parent} is open in another queue: "
-                    "close that one, or use another stream id or directory"
+                    f"the stream {self._stream_id!r} in {self._directory.path} is open in another "
+                    "queue: close that one, or use another stream id or directory"
                 ) from None
             except BaseException:
-                os.close(self._fd)
+                self.abandon()
                 raise
-            os.close(self._fd)
-
-    def _still_named(self) -> bool:
-        try:
-            named = self._path.lstat()
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(named, os.fstat(self._fd))
 
     def release(self) -> None:
-        """Remove the lock file and let the next owner in, even if it cannot be removed."""
+        """Remove the lock file, if it is still ours, and let the next owner in. Idempotent.
+
+        Raises `BackendError` if it cannot be removed; the stream is free all the same.
+        """
         try:
-            self._path.unlink(missing_ok=True)
+            if self._is_named():
+                os.unlink(self._name, dir_fd=self._directory.fd)  # relative
+        except FileNotFoundError:
+            pass
         except OSError as exc:
+            path = self._directory.path / self._name
             raise BackendError(
-                f"{self._path} cannot be removed: {exc.strerror}; the stream is free all the same"
+                f"{path} cannot be removed: {exc.strerror}; the stream is free all the same"
             ) from exc
         finally:
             self.abandon()
@@ -63,6 +79,16 @@ class StreamLock:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def _is_named(self) -> bool:
+        """Whether the file that is locked is the one that has the name."""
+        if self._fd < 0:
+            return False
+        try:
+            named = os.stat(self._name, dir_fd=self._directory.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(named, os.fstat(self._fd))
 
 
 def owner(path: Path) -> int | None:
@@ -81,3 +107,16 @@ def owner(path: Path) -> int | None:
         if (kind, mode, file.rpartition(":")[2]) == ("FLOCK", "WRITE", inode):
             return int(pid)
     return None
+
+
+def _after_fork_in_child() -> None:
+    _forking.release()
+    for lock in _taken:
+        lock.abandon()
+
+
+os.register_at_fork(
+    before=_forking.acquire,
+    after_in_parent=_forking.release,
+    after_in_child=_after_fork_in_child,
+)

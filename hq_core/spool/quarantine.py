@@ -1,20 +1,17 @@
 """What backends set aside is kept for repair, but not without end.
 
-Backends name it ``<file name>.<suffix>.quarantine-<number>``, a file or a directory; what belongs
-to it has the same name and one more suffix.
+It has the names that `Stream.quarantine_path` gives. A suffix has no dot, so a stream whose id goes
+on with one (``a.b`` beside ``a``) has other names.
 """
 
-import logging
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 __all__ = ["Quarantine"]
-
-_log = logging.getLogger("hq_core")
 
 MOST: Final = 16
 """How many are kept of a stream."""
@@ -29,22 +26,32 @@ class Quarantine:
         self._directory = directory
         self._file_name = file_name
 
-    def cap(self) -> None:
-        """Delete the oldest until few enough are left; logs each, and never raises `OSError`."""
+    def cap(self) -> list[Path]:
+        """Delete the oldest until few enough are left, and return them; raises no `OSError`."""
+        deleted = []
         with suppress(OSError):
             size = 0
             for count, paths in enumerate(self._newest_first(), start=1):
                 size += sum(map(_bytes, paths))
                 if count > MOST or (count > 1 and size > MOST_BYTES):
-                    _log.warning("%s is deleted, newer ones are kept", paths[0])
                     _delete(paths)
+                    deleted.append(paths[0])
+        return deleted
 
     def _newest_first(self) -> list[list[Path]]:
-        name = rf"({re.escape(self._file_name)}\.[a-z0-9-]+\.quarantine-[0-9]+)(\.[a-z0-9-]+)?"
+        """What was set aside, each with what belongs to it.
+
+        Some ids make a stream's own files look like that: those of ``s.overflow.quarantine-1``
+        would belong to what ``s`` has set aside.
+        """
+        name = re.compile(
+            rf"({re.escape(self._file_name)}\.([a-z0-9-]+)\.quarantine-[0-9]+)"
+            r"(\.(?!lock$|quarantine-|\2$)[a-z0-9-]+)?"
+        )
         groups: dict[str, list[Path]] = {}
         for path in sorted(self._directory.iterdir()):
-            match = re.fullmatch(name, path.name)
-            if match:
+            match = name.fullmatch(path.name)
+            if match and (match[1] == path.name or match[1] in groups):
                 groups.setdefault(match[1], []).append(path)
         return sorted(groups.values(), key=lambda paths: -paths[0].lstat().st_ctime_ns)
 
@@ -54,8 +61,8 @@ def _bytes(path: Path) -> int:
     return sum(file.lstat().st_blocks * 512 for file in files)
 
 
-def _delete(paths: Iterable[Path]) -> None:
-    for path in paths:
+def _delete(paths: Sequence[Path]) -> None:
+    for path in reversed(paths):  # while the first is there, the others are known to belong to it
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -10,14 +10,15 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from hq_core import registry
 from hq_core.errors import BackendError
-from hq_core.protocols import Stream
 from hq_core.spool.checking import check, salvage, storage_errors
+from hq_core.spool.directory import Directory
 from hq_core.spool.finding import Spool
 from hq_core.spool.lock import StreamLock
 from hq_core.stats import Damage, Inspection
@@ -28,9 +29,16 @@ _BATCH_BYTES: Final = 1024 * 1024
 _BATCH_RECORDS: Final = 1000
 
 
-def own(spool: Spool) -> StreamLock:
-    """Take the stream, so that no queue opens it; raises `StreamBusyError` if one has."""
-    return StreamLock(spool.lock, spool.stream_id)
+@contextmanager
+def own(spool: Spool) -> Iterator[None]:
+    """Within it no queue opens the stream; raises `StreamBusyError` if one has, and `OSError`."""
+    with Directory(spool.directory) as directory:
+        lock = StreamLock(directory, spool.name, spool.stream_id)
+        lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def repair(spool: Spool) -> Path | None:
@@ -43,8 +51,7 @@ def repair(spool: Spool) -> Path | None:
     if spool.aside:
         raise BackendError(f"{spool.path} is set aside, and no queue opens it: read it with cat")
     _check_owner(spool)
-    lock = own(spool)
-    try:
+    with own(spool):
         if os.path.lexists(spool.scratch):  # of a repair that a crash cut short
             shutil.rmtree(spool.scratch)
         found = check(spool)
@@ -59,8 +66,6 @@ def repair(spool: Spool) -> Path | None:
         finally:
             shutil.rmtree(spool.scratch)
         return backup
-    finally:
-        lock.release()
 
 
 def _check_owner(spool: Spool) -> None:
@@ -74,14 +79,15 @@ def _check_owner(spool: Spool) -> None:
 
 def _rebuild(spool: Spool, was: Inspection) -> Path:
     """Write its whole records to a new store, and flush it; its data file."""
-    stream = Stream(spool.stream_id, "repaired", spool.scratch)
-    backend = registry.open_backend(spool.backend, stream, was.options)
-    try:
-        for batch in _batches(salvage(spool)):
-            backend.append(batch)
-        backend.sync()
-    finally:
-        backend.close(delete=False)
+    with Directory(spool.scratch) as scratch:
+        stream = replace(scratch.stream("repaired"), stream_id=spool.stream_id)
+        backend = registry.open_backend(spool.backend, stream, was.options)
+        try:
+            for batch in _batches(salvage(spool)):
+                backend.append(batch)
+            backend.sync()
+        finally:
+            backend.close(delete=False)
     data = spool.scratch / f"repaired{spool.tools.suffix}"
     if not data.exists():  # as nothing was appended
         data.parent.mkdir(mode=0o700, exist_ok=True)

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from hq_core.testing.backend import BackendConformance
-    from hq_core.testing.fakes import FaultyBackend, ManualClock, ManualPump, MemoryBackend
+    from hq_core.testing.fakes import (
+        FaultyBackend,
+        ManualClock,
+        ManualPump,
+        MemoryBackend,
+        RemoteBackend,
+    )
     from hq_core.testing.limiters import LimiterConformance
     from hq_core.testing.pumps import PumpConformance
     from hq_core.testing.stateful import run_steps
@@ -32,6 +38,7 @@ __all__ = [
     "MemoryBackend",
     "MemoryTierConformance",
     "PumpConformance",
+    "RemoteBackend",
     "run_steps",
 ]
 
@@ -44,6 +51,7 @@ _HOMES: Final = {
     "MemoryBackend": "fakes",
     "MemoryTierConformance": "tiers",
     "PumpConformance": "pumps",
+    "RemoteBackend": "fakes",
     "run_steps": "stateful",
 }
 _WITH_ASSERTS: Final = (

@@ -5,10 +5,10 @@ rest with the reason. It is assembled from three parts: the log by itself, what 
 the life of an owner, and the log as a queue's overflow.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from inspect import getattr_static
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -28,14 +28,23 @@ class BackendConformance(LogSuite, PromiseSuite, QueueSuite):
     """The backend's class, or another factory."""
     options: ClassVar[Mapping[str, object]] = {}
     """Options it is opened with."""
+    damage: ClassVar[Callable[..., object] | None] = None
+    """Damages a record: ``damage(backend, number)`` of an open backend, so that reading record
+    `number` raises `CorruptedData`. Without it, what holds then is not tested."""
 
     @pytest.fixture
     def spool(self, tmp_path: Path) -> Iterator[Spool]:
         """A fresh directory in which the backend under test can be opened."""
-        factory = getattr_static(type(self), "backend")  # a plain function must not become a method
-        if isinstance(factory, staticmethod):
-            factory = factory.__func__
-        spool = Spool(factory, self.options, tmp_path / "spool")
-        spool.directory.mkdir(mode=0o700)
+        spool = Spool(
+            _plain(getattr_static(type(self), "backend")),
+            self.options,
+            tmp_path / "spool",
+            _plain(getattr_static(type(self), "damage")),
+        )
         yield spool
         spool.leave()
+
+
+def _plain(function: Any) -> Any:
+    """What a class has as an attribute, and was not meant to be a method."""
+    return function.__func__ if isinstance(function, staticmethod) else function

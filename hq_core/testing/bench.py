@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from hq_core.errors import CorruptedData
-from hq_core.protocols import BackendFactory, Stream
+from hq_core.protocols import BackendFactory
 from hq_core.registry import open_backend
+from hq_core.spool.directory import Directory
 
 __all__ = ["BATCH", "SIZES", "Figure", "Measurement", "measure"]
 
@@ -90,10 +91,12 @@ def measure(
     what was appended; one that differs raises `CorruptedData`. What opening raises is that of
     `open_backend`.
     """
-    with tempfile.TemporaryDirectory(prefix="hq-bench-", dir=directory) as name:
-        stream = Stream("bench", "bench", Path(name))
-        backend = open_backend(factory, stream, options or {})
-        raw = _Raw(Path(name) / "raw")
+    with (
+        tempfile.TemporaryDirectory(prefix="hq-bench-", dir=directory) as name,
+        Directory(Path(name)) as folder,
+    ):
+        backend = open_backend(factory, folder.stream("bench"), options or {})
+        raw = _Raw(folder.path / "raw")
         try:
             figures = [
                 figure
@@ -110,7 +113,7 @@ class _Log(Protocol):
     """The part of `OverflowBackend` that is measured."""
 
     def append(self, records: Sequence[bytes]) -> None: ...
-    def read(self, max_records: int, max_bytes: int) -> list[bytes]: ...
+    def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]: ...
     def trim(self, count: int) -> None: ...
 
 
@@ -119,7 +122,7 @@ class _Raw:
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._tail = self._next = self._size = 0
+        self._head = self._tail = self._size = 0
 
     def append(self, records: Sequence[bytes]) -> None:
         self._size = len(records[0])
@@ -130,16 +133,16 @@ class _Raw:
                 raise OSError(errno.ENOSPC, "short write: is the disk full?")
             self._tail += self._size * len(part)
 
-    def read(self, max_records: int, max_bytes: int) -> list[bytes]:
-        end = min(self._tail, self._next + min(max_records, max_bytes // self._size) * self._size)
-        offsets = range(self._next, end, self._size)
-        self._next = end
-        return [os.pread(self._fd, self._size, offset) for offset in offsets]
+    def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
+        start = self._head + skip * self._size
+        end = min(self._tail, start + min(max_records, max_bytes // self._size) * self._size)
+        return [os.pread(self._fd, self._size, at) for at in range(start, end, self._size)]
 
     def trim(self, count: int) -> None:
-        if self._next == self._tail:
+        self._head += count * self._size
+        if self._head == self._tail:
             os.ftruncate(self._fd, 0)
-            self._next = self._tail = 0
+            self._head = self._tail = 0
 
     def close(self) -> None:
         os.close(self._fd)
@@ -210,7 +213,7 @@ def _drain(log: _Log, count: int) -> tuple[list[bytes], _Cost]:
     got: list[bytes] = []
 
     def drain() -> None:
-        while records := log.read(BATCH, _READ_BYTES):
+        while records := log.read(0, BATCH, _READ_BYTES):
             log.trim(len(records))
             got.extend(records)
 

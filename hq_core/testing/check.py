@@ -23,8 +23,8 @@ import pytest
 
 from hq_core.capabilities import Capability
 from hq_core.hookspecs import ENTRY_POINT_GROUP
-from hq_core.protocols import Stream
 from hq_core.registry import load, open_backend
+from hq_core.spool.directory import Directory
 
 __all__ = ["Outcome", "Report", "check"]
 
@@ -92,8 +92,9 @@ def check(name: str, options: Mapping[str, object] | None = None) -> Report:
     outcomes = _Outcomes()
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hq-check-") as folder:
-        opened = open_backend(backend, Stream("check", "check", Path(folder)), given)
-        opened.close(delete=True)
+        with Directory(Path(folder)) as directory:
+            opened = open_backend(backend, directory.stream("check"), given)
+            opened.close(delete=True)
         _run(Path(folder), _SOURCE.format(name=name, options=given), outcomes)
     (entry,) = entry_points(group=ENTRY_POINT_GROUP, name=name)
     return Report(

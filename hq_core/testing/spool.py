@@ -3,15 +3,17 @@
 import os
 import resource
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
+
+import pytest
 
 from hq_core.limiters import Unlimited
 from hq_core.protocols import BackendFactory, OverflowBackend, Stream
 from hq_core.queue import HybridQueue
-from hq_core.spool.names import file_name
+from hq_core.spool.directory import Directory
 from hq_core.testing.fakes import ManualPump
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "leaving_nothing",
     "numbered",
     "read_all",
+    "take",
 ]
 
 ANY_SIZE: Final = 1 << 40
@@ -31,24 +34,46 @@ ANY_SIZE: Final = 1 << 40
 
 
 class Spool:
-    """Opens backends and queues in `directory`; whatever is still open at the end gets closed."""
+    """Opens backends and queues in `directory`; whatever is still open at the end gets closed.
+
+    `damage(backend, number)` damages the record `number` of an open backend.
+    """
 
     def __init__(
-        self, factory: BackendFactory, options: Mapping[str, object], directory: Path
+        self,
+        factory: BackendFactory,
+        options: Mapping[str, object],
+        directory: Path,
+        damage: Callable[[Any, int], object] | None = None,
     ) -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
         self.directory = directory
+        self._held = Directory(directory)
         self._factory = factory
         self._options = options
+        self._damage = damage
         self._open: list[OverflowBackend] = []
         self._queues: list[HybridQueue] = []
+        self._beside: list[Spool] = []
+
+    def beside(self) -> Self:
+        """The same in another directory."""
+        directory = self.directory.with_name(f"{self.directory.name}-beside")
+        other = type(self)(self._factory, self._options, directory, self._damage)
+        self._beside.append(other)
+        return other
 
     def make(self, stream: Stream) -> OverflowBackend:
         """A `BackendFactory` with the options of the suite."""
         return self._factory(stream, **self._options)
 
-    def open(self, stream_id: str = "stream", **stream: Any) -> OverflowBackend:
-        """Open a backend for `stream_id`; `stream` are further fields of `Stream`."""
-        backend = self.make(Stream(stream_id, file_name(stream_id), self.directory, **stream))
+    def stream(self, stream_id: str = "stream", **fields: Any) -> Stream:
+        """What a backend for `stream_id` is opened with; `fields` are further fields of it."""
+        return self._held.stream(stream_id, **fields)
+
+    def open(self, stream_id: str = "stream", **fields: Any) -> OverflowBackend:
+        """Open a backend for `stream_id`; `fields` are further fields of `Stream`."""
+        backend = self.make(self.stream(stream_id, **fields))
         self._open.append(backend)
         return backend
 
@@ -57,10 +82,16 @@ class Spool:
         self._open.remove(backend)
         backend.close(delete=delete)
 
-    def reopen(self, backend: OverflowBackend, **stream: Any) -> OverflowBackend:
+    def reopen(self, backend: OverflowBackend, **fields: Any) -> OverflowBackend:
         """Close `backend`, keeping what it holds, and open the stream again."""
         self.close(backend)
-        return self.open(**stream)
+        return self.open(**fields)
+
+    def damage(self, backend: OverflowBackend, number: int) -> None:
+        """Damage the record `number` of `backend`; skips the test if nobody knows how."""
+        if self._damage is None:
+            pytest.skip("not tested: a record cannot be damaged, because the suite has no `damage`")
+        self._damage(backend, number)
 
     def queue(
         self, memory_items: int = 1, stream_id: str = "stream", **options: Any
@@ -77,6 +108,9 @@ class Spool:
             backend.close(delete=True)
         for queue in self._queues:
             queue.close()
+        for other in self._beside:
+            other.leave()
+        self._held.close()
 
 
 def numbered(count: int, start: int = 0, size: int = 0) -> list[bytes]:
@@ -87,12 +121,23 @@ def numbered(count: int, start: int = 0, size: int = 0) -> list[bytes]:
     ]
 
 
-def read_all(backend: OverflowBackend) -> list[bytes]:
-    """Everything that is stored and not read, oldest first."""
+def read_all(backend: OverflowBackend, skip: int = 0) -> list[bytes]:
+    """Every record from number `skip` on, oldest first. They stay."""
     records: list[bytes] = []
-    while backend.depth():
-        found = backend.read(1000, ANY_SIZE)
-        assert found, f"depth() says {backend.depth()}, read() gives nothing"
+    while (at := skip + len(records)) < backend.depth():
+        found = backend.read(at, 1000, ANY_SIZE)
+        assert found, f"depth() says {backend.depth()}, read({at}, ...) gives nothing"
+        records += found
+    return records
+
+
+def take(backend: OverflowBackend, count: int) -> list[bytes]:
+    """Read the oldest `count` records and trim them."""
+    records: list[bytes] = []
+    while len(records) < count:
+        found = backend.read(0, count - len(records), ANY_SIZE)
+        assert found, f"depth() says {backend.depth()}, read(0, ...) gives nothing"
+        backend.trim(len(found))
         records += found
     return records
 
@@ -145,5 +190,5 @@ def drain(queue: HybridQueue) -> list[bytes]:
 def balanced(queue: HybridQueue) -> None:
     """The accounts add up and nothing is below zero."""
     stats = queue.stats()
-    assert stats.enqueued == stats.dequeued + stats.discarded + stats.depth
+    assert stats.enqueued == stats.dequeued + stats.discarded + stats.leased + stats.depth
     assert min(stats.depth, stats.memory_items, stats.disk_bytes, stats.discarded) >= 0

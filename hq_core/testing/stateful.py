@@ -1,7 +1,8 @@
-"""Random sequences of calls, compared with a model: a deque with a cursor."""
+"""Random sequences of calls, compared with a model: a deque."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 from hypothesis import HealthCheck, Phase, settings
@@ -18,7 +19,7 @@ from hq_core.capabilities import Capability
 from hq_core.protocols import OverflowBackend
 from hq_core.testing.spool import ANY_SIZE, Spool
 
-__all__ = ["CountedMachine", "Model", "run_machine", "run_steps"]
+__all__ = ["CountedMachine", "Model", "append_to_both", "run_machine", "run_steps"]
 
 _STEPS_A_RUN: Final = 50
 _FEWEST_STEPS_A_RUN: Final = 40
@@ -28,50 +29,52 @@ _FEWEST_STEPS_A_RUN: Final = 40
 class Model:
     """What a backend should hold."""
 
-    def __init__(self, record_overhead: int) -> None:
-        self._overhead = record_overhead
-        self.unread: deque[bytes] = deque()
-        self.read_not_trimmed: deque[bytes] = deque()
+    def __init__(self) -> None:
+        self.records: deque[bytes] = deque()
+        self._costs: deque[int] = deque()
 
-    def append(self, records: Sequence[bytes]) -> None:
-        """`records` were appended."""
-        self.unread.extend(records)
+    def append(self, records: Sequence[bytes], costs: Sequence[int]) -> None:
+        """`records` were appended, of which the backend has said that they cost `costs`."""
+        self.records.extend(records)
+        self._costs.extend(costs)
 
-    def read(self, got: Sequence[bytes], max_records: int, max_bytes: int) -> None:
-        """`got` was read: a run of the next records, within the limits, empty only if need be."""
+    def read(self, got: Sequence[bytes], skip: int, max_records: int, max_bytes: int) -> None:
+        """`got` was read: a run of records, within the limits, empty only if need be."""
+        there = list(islice(self.records, skip, skip + max_records))
         # One by one: pytest takes minutes to show how two lists of long records differ.
-        for number, (record, wanted) in enumerate(zip(got, self.unread, strict=False), start=1):
-            assert record == wanted, f"record {number} of {len(got)} is not the one that is next"
-        assert len(got) <= min(max_records, len(self.unread))
+        for number, (record, wanted) in enumerate(zip(got, there, strict=False), start=1):
+            assert record == wanted, f"record {number} of {len(got)} is not the one that is there"
+        assert len(got) <= len(there)
         assert sum(map(len, got)) <= max_bytes
-        assert got or not self.unread or len(self.unread[0]) > max_bytes, "there was one to give"
-        for _ in got:
-            self.read_not_trimmed.append(self.unread.popleft())
+        assert got or not there or len(there[0]) > max_bytes, "there was one to give"
 
     def trim(self, count: int) -> None:
-        """The oldest `count` records read were trimmed."""
+        """The oldest `count` records were trimmed."""
         for _ in range(count):
-            self.read_not_trimmed.popleft()
-
-    def reopened(self) -> None:
-        """A durable backend was closed and opened again: what was not trimmed comes once more."""
-        self.unread.extendleft(reversed(self.read_not_trimmed))
-        self.read_not_trimmed.clear()
+            self.records.popleft()
+            self._costs.popleft()
 
     def check(self, backend: OverflowBackend) -> None:
         """`backend` says of itself what the model says."""
-        held = [*self.read_not_trimmed, *self.unread]
-        assert backend.depth() == len(self.unread)
-        assert backend.size_bytes() == sum(map(len, held)) + len(held) * self._overhead
+        assert backend.depth() == len(self.records)
+        assert backend.size_bytes() == sum(self._costs)
 
     def finish(self, backend: OverflowBackend) -> None:
         """Read and trim what is left; it is all there."""
-        while self.unread:
-            self.read(backend.read(1000, ANY_SIZE), 1000, ANY_SIZE)
-        if self.read_not_trimmed:
-            backend.trim(len(self.read_not_trimmed))
-            self.trim(len(self.read_not_trimmed))
+        while self.records:
+            got = backend.read(0, 1000, ANY_SIZE)
+            self.read(got, 0, 1000, ANY_SIZE)
+            backend.trim(len(got))
+            self.trim(len(got))
         self.check(backend)
+
+
+def append_to_both(backend: OverflowBackend, model: Model, records: Sequence[bytes]) -> None:
+    """Append `records`, which cost what the backend has said."""
+    costs = [backend.cost([record]) for record in records]
+    assert backend.cost(records) == sum(costs), "together they cost what they cost one by one"
+    backend.append(records)
+    model.append(records, costs)
 
 
 _RECORDS = st.one_of(
@@ -99,24 +102,33 @@ class _LogMachine(CountedMachine):
         self.spool = spool
         self.durable = durable
         self.backend = self.spool.open()
-        self.model = Model(self.backend.record_overhead)
+        self.model = Model()
+        self.next = 0  # where the last call of `read` ended
 
     @rule(records=st.lists(_RECORDS, min_size=1, max_size=5))
     def append(self, records: list[bytes]) -> None:
-        self.backend.append(records)
-        self.model.append(records)
+        append_to_both(self.backend, self.model, records)
+
+    @rule(data=st.data(), max_records=st.integers(1, 8), max_bytes=_LIMITS)
+    def read_anywhere(self, data: st.DataObject, max_records: int, max_bytes: int) -> None:
+        self._read(data.draw(st.integers(0, len(self.model.records) + 2)), max_records, max_bytes)
 
     @rule(max_records=st.integers(1, 8), max_bytes=_LIMITS)
-    def read(self, max_records: int, max_bytes: int) -> None:
-        got = self.backend.read(max_records, max_bytes)
-        self.model.read(got, max_records, max_bytes)
+    def read_on(self, max_records: int, max_bytes: int) -> None:
+        self._read(self.next, max_records, max_bytes)
 
-    @precondition(lambda self: self.model.read_not_trimmed)
+    def _read(self, skip: int, max_records: int, max_bytes: int) -> None:
+        got = self.backend.read(skip, max_records, max_bytes)
+        self.model.read(got, skip, max_records, max_bytes)
+        self.next = skip + len(got)
+
+    @precondition(lambda self: self.model.records)
     @rule(data=st.data())
     def trim(self, data: st.DataObject) -> None:
-        count = data.draw(st.integers(1, len(self.model.read_not_trimmed)))
+        count = data.draw(st.integers(1, len(self.model.records)))
         self.backend.trim(count)
         self.model.trim(count)
+        self.next = max(0, self.next - count)
 
     @rule()
     def sync(self) -> None:
@@ -126,8 +138,7 @@ class _LogMachine(CountedMachine):
     @rule()
     def reopen(self) -> None:
         self.backend = self.spool.reopen(self.backend)
-        self.model.reopened()
-        assert self.backend.recovered.records == len(self.model.unread)
+        assert self.backend.recovered.records == len(self.model.records)
 
     @invariant()
     def says_what_the_model_says(self) -> None:

@@ -12,11 +12,8 @@ The store: a folder for each stream, a file for each record, named by its number
 
 import errno
 import os
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice
-from pathlib import Path
 from typing import ClassVar
 
 from hq_core.capabilities import Capability
@@ -34,116 +31,150 @@ class Shelf:
     name: ClassVar[str] = "shelf-1"
     api_version: ClassVar[int] = 1
     capabilities: ClassVar[Capability] = Capability.DURABLE | Capability.CRASH_SAFE
-    record_overhead: ClassVar[int] = 0
     recovered: RecoveryReport
 
     def __init__(self, stream: Stream, *, first: int = 0) -> None:
         if first < 0:
             raise ValueError(f"first must be at least 0, not {first}")
         self._stream = stream
-        self._folder = stream.directory / f"{stream.file_name}.shelf"
-        self._head = self._next = self._tail = first
-        self._sizes: deque[int] = deque()
-        self._live = 0
-        self.recovered = self._recover()
+        self._number = first  # the next file's
+        self._log: list[tuple[str, int]] = []  # each record's file and size, oldest first
+        self._folder = self._open_folder()
+        try:
+            self.recovered = self._recover()
+        except BaseException:
+            self._let_go()
+            raise
 
     def append(self, records: Sequence[bytes]) -> None:
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        first = self._number
+        self._number += len(records)  # used up, whatever happens
+        names = [f"{number:020}" for number in range(first, self._number)]
         try:
-            for number, record in enumerate(records, start=self._tail):
-                self._write(number, record)
+            for name, record in zip(names, records, strict=True):
+                self._write(name, record)
+            self._log += zip(names, map(len, records), strict=True)
         except BaseException as exc:
-            for number in range(self._tail, self._tail + len(records)):
-                with suppress(OSError):
-                    self._path(number).unlink()
+            self._remove(names)
             if isinstance(exc, OSError) and exc.errno in _OUT_OF_SPACE:
                 raise QueueFull(f"the disk is full: {exc.strerror}") from exc
             raise
-        self._tail += len(records)
-        self._sizes.extend(map(len, records))
-        self._live += sum(map(len, records))
 
-    def read(self, max_records: int, max_bytes: int) -> list[bytes]:
+    def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
         records: list[bytes] = []
-        for size in islice(self._sizes, self._next - self._head, None):
+        for name, size in self._log[skip : skip + max_records]:
             max_bytes -= size
-            if len(records) == max_records or max_bytes < 0:
+            if max_bytes < 0:
                 break
-            record = self._path(self._next + len(records)).read_bytes()
+            record = self._read(name)
             if len(record) != size:
-                raise CorruptedData(f"record {self._next + len(records)} has changed its size")
+                if not records:
+                    raise self._damaged(skip)
+                break
             records.append(record)
-        self._next += len(records)
         return records
 
     def trim(self, count: int) -> None:
-        if count > self._next - self._head:
-            raise ValueError(f"{count} records to trim, {self._next - self._head} read")
-        for _ in range(count):
-            self._path(self._head).unlink(missing_ok=True)
-            self._head += 1
-            self._live -= self._sizes.popleft()
+        names = [name for name, _ in self._log[:count]]
+        del self._log[:count]
+        self._remove(names)
 
     def sync(self) -> None:
         pass
 
     def depth(self) -> int:
-        return self._tail - self._next
+        return len(self._log)
 
     def size_bytes(self) -> int:
-        return self._live
+        return sum(size for _, size in self._log)
+
+    def cost(self, records: Sequence[bytes]) -> int:
+        return sum(map(len, records))
 
     def close(self, *, delete: bool) -> None:
-        if delete:
-            self._clear()
-        with suppress(OSError):
-            self._folder.rmdir()
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:020}"
-
-    def _write(self, number: int, record: bytes) -> None:
-        unfinished = self._folder / "unfinished"
-        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        if self._folder < 0:
+            return
+        kept = set() if delete else {name for name, _ in self._log}
         try:
-            view = memoryview(record)
-            while view:
-                view = view[os.write(fd, view) :]
+            self._remove([name for name in self._names() if name not in kept])
         finally:
-            os.close(fd)
-        unfinished.rename(self._path(number))
+            self._let_go()
 
-    def _clear(self) -> None:
-        if self._folder.exists():
-            for path in self._folder.iterdir():
-                path.unlink()
+    # ---- the folder --------------------------------------------------------------------------
+
+    def _open_folder(self) -> int:
+        name, parent = f"{self._stream.file_name}.shelf", self._stream.dir_fd
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=parent)
+
+    def _let_go(self) -> None:
+        folder, self._folder = self._folder, -1
+        os.close(folder)
+        with suppress(OSError):  # it holds what is to be kept
+            os.rmdir(f"{self._stream.file_name}.shelf", dir_fd=self._stream.dir_fd)
+
+    def _open(self, name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, 0o600, dir_fd=self._folder)
+
+    def _write(self, name: str, record: bytes) -> None:
+        with open("unfinished", "wb", opener=self._open) as file:
+            file.write(record)
+        os.rename("unfinished", name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+
+    def _read(self, name: str) -> bytes:
+        with open(name, "rb", opener=self._open) as file:
+            return file.read()
+
+    def _names(self) -> list[str]:
+        return sorted(os.listdir(self._folder))  # noqa: PTH208 # not of a path
+
+    def _remove(self, names: Sequence[str]) -> None:
+        """What cannot be removed now is removed at close."""
+        for name in names:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=self._folder)
+
+    # ---- what was left, what is damaged --------------------------------------------------------
 
     def _recover(self) -> RecoveryReport:
-        (self._folder / "unfinished").unlink(missing_ok=True)
-        files = sorted(self._folder.iterdir()) if self._folder.exists() else []
-        if not files:
-            return RecoveryReport()
+        self._remove(["unfinished"])
+        names = self._names()
+        log = [(name, os.stat(name, dir_fd=self._folder).st_size) for name in names]
+        size = sum(size for _, size in log)
         leftover = self._stream.leftover
-        if leftover == "refuse":
-            raise StreamBusyError(f"{self._folder} holds {len(files)} records: resume them")
-        if leftover == "discard":
-            self._clear()
+        if not log:
             return RecoveryReport()
-        sizes = [path.stat().st_size for path in files]
+        if leftover == "refuse":
+            raise StreamBusyError(f"{self._stream.stream_id!r} has {len(log)} records: resume them")
+        if leftover == "discard":
+            self._remove(names)
+            return RecoveryReport()
         if leftover == "quarantine":
-            return self._set_aside(sum(sizes))
-        self._head = self._next = int(files[0].name)
-        self._tail = self._head + len(files)
-        self._sizes.extend(sizes)
-        self._live = sum(sizes)
-        return RecoveryReport(records=len(files), size_bytes=self._live)
+            return self._set_aside(size)
+        self._log = log
+        self._number = int(names[-1]) + 1
+        return RecoveryReport(records=len(log), size_bytes=size)
 
     def _set_aside(self, size: int) -> RecoveryReport:
-        number = 1
-        while (aside := self._folder.with_suffix(f".quarantine-{number}")).exists():
-            number += 1
-        self._folder.rename(aside)
+        parent = self._stream.dir_fd
+        aside = self._stream.quarantine_path("shelf")
+        name = f"{self._stream.file_name}.shelf"
+        os.rename(name, aside.name, src_dir_fd=parent, dst_dir_fd=parent)
+        folder, self._folder = self._folder, self._open_folder()
+        os.close(folder)
         return RecoveryReport(quarantined_bytes=size, quarantine=aside, reason="as asked for")
+
+    def _damaged(self, number: int) -> CorruptedData:
+        """Record `number` is not as long as it was: move it aside, if that is wanted."""
+        name, size = self._log[number]
+        if self._stream.on_corruption == "raise":
+            return CorruptedData(f"{name} is not {size} bytes long")
+        aside = self._stream.quarantine_path("shelf")
+        os.rename(name, aside.name, src_dir_fd=self._folder, dst_dir_fd=self._stream.dir_fd)
+        del self._log[number]
+        return CorruptedData(f"{name} is not {size} bytes long; it is now {aside}")
 
 
 @hookimpl

@@ -12,7 +12,7 @@ from hq_core.testing import BackendConformance
 from tests.compat import api_version_1
 from tests.installing import Site, site_in
 
-FROZEN = "d851d9eede96e0fede8ccc740b1f2e1015fdef0beb6638fef7d6aa0351641feb"
+FROZEN = "a0cf76a1cd3e2470e3cb4317b0521d280c1485d1275d7376feae3ed8609508ee"
 
 MODULE = api_version_1.__name__
 
@@ -20,6 +20,12 @@ MODULE = api_version_1.__name__
 @pytest.mark.slow
 class TestShelf(BackendConformance):
     backend = api_version_1.Shelf
+
+    @staticmethod
+    def damage(shelf: api_version_1.Shelf, number: int) -> None:
+        name, size = shelf._log[number]
+        with open(name, "r+b", opener=shelf._open) as file:
+            file.truncate(size - 1)
 
 
 class ShelfOfAnotherVersion(api_version_1.Shelf):
@@ -76,4 +82,4 @@ def test_a_class_of_another_version_is_refused_by_the_registry(
 
 
 def test_its_promises_are_those_of_the_version() -> None:
-    assert [c.name for c in Capability] == ["DURABLE", "CRASH_SAFE", "POWER_SAFE"]
+    assert [c.name for c in Capability] == ["DURABLE", "CRASH_SAFE", "POWER_SAFE", "SHARED"]

@@ -1,5 +1,7 @@
 """A backend whose records turn out to be damaged when a test says so."""
 
+from typing_extensions import override
+
 from hq_core import CorruptedData
 from hq_core.testing import MemoryBackend
 
@@ -12,11 +14,11 @@ class Spoilable(MemoryBackend):
     spoiled = False
     """Whether the next read finds everything that is stored damaged."""
 
-    def read(self, max_records: int, max_bytes: int) -> list[bytes]:
-        """The next records; if they are damaged, nothing and all of them are gone."""
+    @override
+    def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
+        """Records from number `skip` on; if they are damaged, nothing, and all of them are gone."""
         spoiled, self.spoiled = self.spoiled, False
-        if spoiled and self._unread:
-            self._size -= sum(map(len, self._unread)) + len(self._unread) * self.record_overhead
-            self._unread.clear()
+        if spoiled and self.depth() > skip:
+            del self._records[skip:]
             raise CorruptedData("damaged on order")
-        return super().read(max_records, max_bytes)
+        return super().read(skip, max_records, max_bytes)

@@ -160,9 +160,9 @@ class Interrupted(MemoryBackend):
         self._maybe_interrupt("append")
         super().append(records)
 
-    def read(self, max_records: int, max_bytes: int) -> list[bytes]:
+    def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
         self._maybe_interrupt("read")
-        return super().read(max_records, max_bytes)
+        return super().read(skip, max_records, max_bytes)
 
     def trim(self, count: int) -> None:
         self._maybe_interrupt("trim")

@@ -74,11 +74,11 @@ class Observed(FaultyBackend):
         super().append(records)
         self.appended += records
 
-    def read(self, max_records: int, max_bytes: int) -> list[bytes]:
+    def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
         """Read, unless told to fail; what damage takes away was at the end."""
         before = self.depth()
         try:
-            return super().read(max_records, max_bytes)
+            return super().read(skip, max_records, max_bytes)
         except CorruptedData:
             lost = before - self.depth()
             del self.appended[len(self.appended) - lost :]

@@ -62,9 +62,9 @@ class Guarded(MemoryBackend):
         self._called("append")
         super().append(records)
 
-    def read(self, max_records: int, max_bytes: int) -> list[bytes]:
+    def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
         self._called("read")
-        return super().read(max_records, max_bytes)
+        return super().read(skip, max_records, max_bytes)
 
     def trim(self, count: int) -> None:
         self._called("trim")

@@ -23,6 +23,7 @@ from hq_core import (
     registry,
 )
 from hq_core.protocols import BackendFactory
+from hq_core.spool.directory import Directory
 from hq_core.testing import MemoryBackend
 from tests.installing import Site, site_in
 
@@ -57,8 +58,9 @@ def spool(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stream(spool: Path) -> Stream:
-    return Stream("s", "s", spool)
+def stream(spool: Path) -> Iterator[Stream]:
+    with Directory(spool) as directory:
+        yield directory.stream("s")
 
 
 def refused(name: str, *words: str) -> None:
@@ -244,22 +246,54 @@ from hq_core import Capability
 from hq_core.hookspecs import hookimpl
 
 class Backend:
-    name, api_version, capabilities, record_overhead = "good", 1, Capability.NONE, 0
+    name, api_version, capabilities = "good", 1, Capability.NONE
     def append(self, records): ...
-    def read(self, max_records, max_bytes): ...
+    def read(self, skip, max_records, max_bytes): ...
 
 @hookimpl
 def hq_register_backends():
     return [Backend]
 """
     site.install("vendor", "good", lacking)
-    refused("good", "'good' from vendor 1", "trim", "sync", "depth", "size_bytes", "close")
+    missing = ("trim", "sync", "depth", "size_bytes", "cost", "close")
+    refused("good", "'good' from vendor 1", *missing)
     with pytest.raises(PluginError) as refusal:
         registry.load("good")
     assert "append" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("attribute", ["capabilities = None", "record_overhead = '4'", "sync = 5"])
+def test_a_method_that_only_the_protocol_has_is_a_method_that_is_missing(site: Site) -> None:
+    code = """
+from hq_core import Capability, OverflowBackend
+from hq_core.hookspecs import hookimpl
+
+class Backend(OverflowBackend):
+    name, api_version, capabilities = "good", 1, Capability.NONE
+    def append(self, records): ...
+    def read(self, skip, max_records, max_bytes): ...
+    def trim(self, count): ...
+    def sync(self): ...
+    def depth(self): ...
+    def size_bytes(self): ...
+    def close(self, *, delete): ...
+
+@hookimpl
+def hq_register_backends():
+    return [Backend]
+"""
+    site.install("vendor", "good", code)
+    refused("good", "lacks, or has the wrong type of: cost")
+
+
+def test_an_opened_backend_that_lacks_a_method_is_refused(stream: Stream) -> None:
+    class Costless(MemoryBackend):
+        cost = OverflowBackend.cost
+
+    with pytest.raises(PluginError, match="wrong type of: cost"):
+        registry.open_backend(lambda stream: Costless(stream), stream, {})
+
+
+@pytest.mark.parametrize("attribute", ["capabilities = None", "cost = 4", "sync = 5"])
 def test_a_class_with_an_attribute_of_the_wrong_type_is_refused_and_it_is_named(
     site: Site, attribute: str
 ) -> None:
@@ -428,7 +462,10 @@ def test_a_factory_gets_the_stream(spool: Path) -> None:
         leftover="refuse",
         on_corruption="raise",
     ).close()
-    assert got == [Stream("A/b", "%41%2fb", spool, 99, "refuse", "raise")]
+    (stream,) = got
+    assert (stream.stream_id, stream.file_name, stream.directory) == ("A/b", "%41%2fb", spool)
+    assert (stream.max_bytes, stream.leftover, stream.on_corruption) == (99, "refuse", "raise")
+    assert not stream.durable
 
 
 @pytest.mark.parametrize("wrong", [5, None, ["file"], b"file"])

@@ -162,7 +162,7 @@ def test_records_a_backend_gives_beyond_what_was_asked_count_as_damage(
     make_queue: MakeQueue, clock: ManualClock
 ) -> None:
     class Generous(MemoryBackend):
-        def read(self, max_records: int, max_bytes: int) -> list[bytes]:
+        def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
             return super().read(2, max_bytes)
 
     queue = make_queue(1, backend=Generous)

@@ -8,9 +8,9 @@ import lmdb
 import pytest
 
 from hq_backends.lmdb import LmdbBackend
-from hq_core.protocols import Stream
+from hq_core.spool.directory import Directory
 
-STREAM_FIELDS = {"max_bytes", "leftover", "on_corruption"}
+STREAM_FIELDS = {"max_bytes", "leftover", "on_corruption", "durable"}
 
 
 def files(directory: Path) -> list[str]:
@@ -25,6 +25,7 @@ class Spool:
         self.directory = directory
         self.path = directory / "s.lmdb"
         self.data = self.path / "data.mdb"
+        self.held = Directory(directory)
         self.opened: list[LmdbBackend] = []
 
     def names(self) -> list[str]:
@@ -33,7 +34,7 @@ class Spool:
     def open(self, **given: Any) -> LmdbBackend:
         """Open the stream; `given` are fields of `Stream` and options of the backend."""
         stream = {name: given.pop(name) for name in STREAM_FIELDS & set(given)}
-        backend = LmdbBackend(Stream("s", "s", self.directory, **stream), **given)
+        backend = LmdbBackend(self.held.stream("s", **stream), **given)
         self.opened.append(backend)
         return backend
 
@@ -59,3 +60,4 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
     yield spool
     for backend in spool.opened:
         backend.close(delete=True)
+    spool.held.close()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pytest
 
 from hq_backends.lmdb import LmdbBackend, environment
 from hq_backends.lmdb import records as log
+from hq_backends.lmdb.datafile import DataFile
 from hq_core.capabilities import Capability
 from hq_core.limiters import Unlimited
 from hq_core.protocols import MAX_MESSAGE_BYTES
 from hq_core.queue import HybridQueue
 from hq_core.registry import load
 from hq_core.testing.forking import in_child
+from hq_core.testing.interrupting import interrupted, interruptions
 from hq_core.testing.spool import ANY_SIZE, numbered, read_all
 from tests.cli.running import pipe
 from tests.hq_backends.lmdb.conftest import Spool
@@ -88,7 +91,7 @@ class TestAppend:
         assert (backend.depth(), backend.size_bytes()) == (1, 14)
         assert read_all(backend) == [b"before"]
         backend.append([b"after"])
-        assert read_all(backend) == [b"after"]
+        assert read_all(backend) == [b"before", b"after"]
 
     def test_it_is_undone_by_closing_as_well(
         self, spool: Spool, monkeypatch: pytest.MonkeyPatch
@@ -105,7 +108,7 @@ class TestAppend:
         backend = spool.open()
         backend.append([b"before"])
 
-        def fail(txn: "lmdb.Transaction[bytes]", offset: int, records: Sequence[bytes]) -> int:
+        def fail(txn: "lmdb.Transaction[memoryview]", offset: int, records: Sequence[bytes]) -> int:
             txn.put(offset.to_bytes(8, "big"), records[0])
             raise lmdb.DiskError("on purpose", 5)
 
@@ -122,7 +125,6 @@ class TestAppend:
         """Else what LMDB wrote of it on a disk that got full would be taken for its file."""
 
         def half_open(path: str, **options: object) -> None:
-            Path(path).mkdir()
             Path(path, "data.mdb").write_bytes(bytes(100))
             raise lmdb.DiskError("on purpose", 28)
 
@@ -138,14 +140,53 @@ class TestAppend:
         backend.append([b"x"])
         assert read_all(backend) == [b"x"]
 
+    def test_failing_on_a_record_in_the_middle_leaves_the_log_as_it_was(self, spool: Spool) -> None:
+        backend = spool.open()
+        backend.append([b"before"])
+        for wrong in ("text", None):
+            batch: list[Any] = [b"one", wrong, b"three"]
+            with pytest.raises(TypeError):
+                backend.append(batch)
+            assert (backend.depth(), backend.size_bytes()) == (1, 14)
+        backend.append([b"after"])
+        spool.close(backend)
+        assert read_all(spool.open()) == [b"before", b"after"]
+
+
+class TestRead:
+    def test_going_on_where_the_last_one_ended_walks_over_nothing(
+        self, spool: Spool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever was appended and trimmed in between."""
+        walked: list[int] = []
+        real = log.read
+
+        def reading(txn: Any, offset: int, skip: int, *limits: int) -> tuple[list[bytes], int]:
+            walked.append(skip)
+            return real(txn, offset, skip, *limits)
+
+        monkeypatch.setattr(log, "read", reading)
+        backend = spool.open()
+        at = 0
+        for number in range(10):
+            backend.append(numbered(10, start=10 * number))
+            for _ in range(2):
+                assert len(backend.read(at, 3, ANY_SIZE)) == 3
+                at += 3
+            backend.trim(2)
+            at -= 2
+        assert walked == [0] * 20
+        assert backend.read(0, 1, ANY_SIZE) == numbered(1, start=20)
+        assert backend.read(at, 1, ANY_SIZE) == numbered(1, start=20 + at)
+
 
 class TestTrim:
-    def test_trimming_what_was_not_read_is_refused(self, spool: Spool) -> None:
+    def test_trimming_more_than_there_is_is_refused(self, spool: Spool) -> None:
         backend = spool.open()
         backend.append([b"a", b"b"])
-        backend.read(1, ANY_SIZE)
-        with pytest.raises(ValueError, match="2 records to trim, 1 read"):
-            backend.trim(2)
+        with pytest.raises(ValueError, match="3 records to trim, there are 2"):
+            backend.trim(3)
+        assert backend.depth() == 2
 
     def test_trimming_nothing_changes_nothing(self, spool: Spool) -> None:
         backend = spool.open()
@@ -157,16 +198,15 @@ class TestTrim:
     ) -> None:
         backend = spool.open()
         backend.append([b"a", b"b", b"c"])
-        backend.read(2, ANY_SIZE)
 
-        def fail(txn: "lmdb.Transaction[bytes]", offset: int) -> None:
+        def fail(txn: "lmdb.Transaction[memoryview]", count: int) -> int:
             raise lmdb.DiskError("on purpose", 5)
 
         with monkeypatch.context() as patch:
-            patch.setattr(log, "delete_before", fail)
+            patch.setattr(log, "delete_first", fail)
             with pytest.raises(lmdb.DiskError):
                 backend.trim(1)
-        assert backend.size_bytes() == 27
+        assert (backend.depth(), backend.size_bytes()) == (3, 27)
         backend.trim(2)
         spool.close(backend)
         assert [value for _, value in spool.stored()] == [b"c"]
@@ -179,22 +219,56 @@ class TestSync:
         """The system reports the failure once; the next flush would succeed and mean nothing."""
         backend = spool.open(sync=True)
 
-        def fail(self: environment.Environment) -> None:
+        def fail(self: DataFile) -> None:
             raise OSError(5, "Input/output error")
 
         with monkeypatch.context() as patch:
-            patch.setattr(environment.Environment, "_sync_names", fail)
+            patch.setattr(DataFile, "sync_names", fail)
             with pytest.raises(OSError, match="Input/output error"):
                 backend.append([b"x"])
         backend.append([b"x"])
         backend.sync()
         with monkeypatch.context() as patch:
-            patch.setattr(environment.Environment, "_sync_names", fail)
+            patch.setattr(DataFile, "sync_names", fail)
             with pytest.raises(OSError, match="Input/output error"):
                 backend.sync()
         with pytest.raises(OSError, match="an earlier flush failed"):
             backend.sync()
         assert read_all(backend) == [b"x"]
+
+
+class TestClose:
+    @pytest.mark.parametrize("delete", [False, True])
+    def test_it_can_be_interrupted_at_any_line_and_made_again(
+        self, spool: Spool, delete: bool
+    ) -> None:
+        for line in interruptions():
+            backend = spool.open()
+            backend.append([b"one", b"two"])
+            came = interrupted(partial(backend.close, delete=delete), line)
+            spool.close(backend, delete=delete)
+            assert spool.names() == ([] if delete else ["s.lmdb"])
+            assert backend._env._env is None
+            backend = spool.open()
+            assert read_all(backend) == ([] if delete else [b"one", b"two"])
+            spool.close(backend, delete=True)
+            if not came:
+                break
+
+    def test_another_directory_that_has_got_the_name_is_not_touched(self, spool: Spool) -> None:
+        backend = spool.open(map_size=262_144)
+        backend.append([b"one"])
+        moved = spool.directory.with_name(f"{spool.directory.name}-moved")
+        spool.directory.rename(moved)
+        spool.directory.mkdir()
+        spool.path.mkdir()
+        spool.data.write_bytes(b"a neighbour's")
+        backend.append([b"x" * 500_000])
+        backend.trim(1)
+        assert read_all(backend) == [b"x" * 500_000]
+        spool.close(backend, delete=True)
+        assert list(moved.iterdir()) == []
+        assert spool.data.read_bytes() == b"a neighbour's"
 
 
 class TestSurroundings:

@@ -1,5 +1,6 @@
 """How the environment grows, what happens when it cannot, and how it gives space back."""
 
+from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -8,8 +9,10 @@ import pytest
 from hq_backends.lmdb import LmdbBackend
 from hq_backends.lmdb import backend as backend_module
 from hq_core.errors import QueueFull
-from hq_core.protocols import MAX_MESSAGE_BYTES, Stream
-from hq_core.testing.spool import ANY_SIZE, allocated, file_size_limit, read_all
+from hq_core.protocols import MAX_MESSAGE_BYTES
+from hq_core.spool.directory import Directory
+from hq_core.testing.interrupting import interrupted, interruptions
+from hq_core.testing.spool import ANY_SIZE, allocated, file_size_limit, numbered, read_all
 from tests.disks import small_disk
 from tests.hq_backends.lmdb.conftest import Spool, files
 
@@ -34,7 +37,7 @@ def fill(backend: LmdbBackend, record: bytes) -> tuple[int, QueueFull]:
 def take(backend: LmdbBackend, count: int) -> None:
     """Read `count` records and trim them, one by one."""
     for _ in range(count):
-        assert len(backend.read(1, ANY_SIZE)) == 1
+        assert len(backend.read(0, 1, ANY_SIZE)) == 1
         backend.trim(1)
 
 
@@ -65,7 +68,7 @@ class TestGrowing:
     def test_nothing_is_there_before_there_is_data(self, spool: Spool) -> None:
         backend = spool.open()
         backend.sync()
-        assert backend.read(1, ANY_SIZE) == []
+        assert backend.read(0, 1, ANY_SIZE) == []
         assert spool.names() == []
 
 
@@ -130,8 +133,8 @@ class TestFull:
     @pytest.mark.parametrize("writemap", [False, True])
     @pytest.mark.slow
     def test_a_small_disk_can_be_full_again_and_again(self, tmp_path: Path, writemap: bool) -> None:
-        with small_disk(tmp_path, 8 * MIB):
-            backend = LmdbBackend(Stream("s", "s", tmp_path), writemap=writemap)
+        with small_disk(tmp_path, 8 * MIB), Directory(tmp_path) as held:
+            backend = LmdbBackend(held.stream("s"), writemap=writemap)
             stored, _ = fill(backend, b"x" * 1316)
             for _ in range(30):
                 take(backend, 100)
@@ -197,6 +200,25 @@ class TestGivingBack:
         assert [record[:4] for record in read_all(backend)] == [
             b"%04d" % n for n in range(170, 200)
         ]
+
+    def test_copying_can_be_interrupted_at_any_line(
+        self, spool: Spool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(backend_module, "_COMPACT_FROM", 512 * KIB)
+        records = numbered(20, size=50_000)
+        for line in interruptions():
+            backend = spool.open(map_size=SMALLEST)
+            backend.append(records)
+            came = interrupted(partial(backend.trim, 18), line)
+            left = backend.depth()
+            assert left in (2, 20)
+            backend.append([b"next"])
+            spool.close(backend)
+            backend = spool.open()
+            assert read_all(backend) == [*records[-left:], b"next"]
+            spool.close(backend, delete=True)
+            if not came:
+                break
 
     def test_nothing_kept_is_nothing_left(self, spool: Spool) -> None:
         backend = spool.open()

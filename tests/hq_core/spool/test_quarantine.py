@@ -7,6 +7,7 @@ import pytest
 
 from hq_core import CorruptedData, HybridQueue
 from hq_core.spool import quarantine
+from hq_core.spool.directory import Directory
 from hq_core.spool.quarantine import MOST, Quarantine
 
 DAMAGE = b"\xff" * 100
@@ -67,6 +68,8 @@ def test_directories_are_deleted_and_links_not_followed(
         "st.overflow.quarantine-1",
         "s.overflow.quarantine-x",
         "s.overflow.quarantine-1.pos.bak",
+        "s.quarantine-1",
+        "s..quarantine-1",
     ],
 )
 def test_other_files_are_not_touched(
@@ -76,6 +79,85 @@ def test_other_files_are_not_touched(
     (tmp_path / name).write_bytes(DAMAGE)
     Quarantine(tmp_path, "s").cap()
     assert names(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("wrong", ["", ".", "a.b", "A", "a/b", "a_b", "\u00e9", "a\n", " "])
+def test_a_name_has_a_suffix_and_the_suffix_has_no_dot(tmp_path: Path, wrong: str) -> None:
+    with Directory(tmp_path) as directory, pytest.raises(ValueError, match="a suffix is made of"):
+        directory.stream("s").quarantine_path(wrong)
+
+
+def test_the_names_that_backends_get_are_those_that_are_kept_within_bounds(tmp_path: Path) -> None:
+    with Directory(tmp_path) as directory:
+        stream = directory.stream("A.b%/c")
+        for _ in range(MOST + 3):
+            stream.quarantine_path("some-2nd").write_bytes(DAMAGE)
+        assert len(names(tmp_path)) == MOST + 3
+        Quarantine(stream.directory, stream.file_name).cap()
+        assert len(names(tmp_path)) == MOST
+
+
+def test_a_name_is_one_that_nothing_has(tmp_path: Path) -> None:
+    with Directory(tmp_path) as directory:
+        stream = directory.stream("s")
+        for name in ("file", "directory", "dangling link"):
+            path = stream.quarantine_path("x")
+            if name == "file":
+                path.touch()
+            elif name == "directory":
+                path.mkdir()
+            else:
+                path.symlink_to("nowhere")
+        assert stream.quarantine_path("x") == tmp_path / "s.x.quarantine-4"
+        assert stream.quarantine_path("y") == tmp_path / "s.y.quarantine-1"
+
+
+def test_a_name_is_one_in_the_directory_that_was_opened(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    with Directory(tmp_path / "spool") as directory:
+        stream = directory.stream("s")
+        stream.quarantine_path("x").touch()
+        (tmp_path / "spool").rename(tmp_path / "moved")
+        assert stream.quarantine_path("x").name == "s.x.quarantine-2"
+
+
+STREAMS = ["a", "a.b", "a.overflow", "a.b.overflow", "a-", "ab", "", "%", ".", "a%2eb", "A", "A.b"]
+
+
+@pytest.mark.parametrize("suffix", ["overflow", "b", "quarantine-1", "-"])
+def test_no_stream_touches_what_another_has_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(quarantine, "MOST", 0)
+    with Directory(tmp_path) as directory:
+        streams = [directory.stream(stream_id) for stream_id in STREAMS]
+        left: dict[str, list[str]] = {}
+        for stream in streams:
+            path = stream.quarantine_path(suffix)
+            left[stream.stream_id] = [path.name, f"{path.name}.pos"]
+            for name in left[stream.stream_id]:
+                (tmp_path / name).write_bytes(DAMAGE)
+        for stream in streams:
+            Quarantine(tmp_path, stream.file_name).cap()
+            del left[stream.stream_id]
+            assert names(tmp_path) == sorted(name for two in left.values() for name in two)
+
+
+def test_a_stream_that_is_called_like_what_is_aside_keeps_its_own_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "MOST", 0)
+    with Directory(tmp_path) as directory:
+        stream = directory.stream("s")
+        aside = stream.quarantine_path("overflow")
+        aside.write_bytes(DAMAGE)
+        twin = directory.stream(aside.name)
+        own = [twin.file_name + suffix for suffix in (".lock", ".overflow", ".overflow.pos")]
+        own += [twin.quarantine_path("overflow").name]
+        for name in own:
+            (tmp_path / name).write_bytes(DAMAGE)
+        Quarantine(tmp_path, stream.file_name).cap()
+        assert names(tmp_path) == sorted(own)
 
 
 def test_a_directory_that_cannot_be_listed_is_no_error(tmp_path: Path) -> None:

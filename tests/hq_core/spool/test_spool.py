@@ -118,7 +118,8 @@ class TestFind:
 
     def test_a_backend_without_tools_takes_no_part(self, tmp_path: Path) -> None:
         path = leave(tmp_path, RECORDS)
-        with installed(tmp_path / "site", SOUND):
+        without = SOUND.replace('    name = "mine"', '    name = "mine"\n    tools = None')
+        with installed(tmp_path / "site", without):
             assert [spool.path for spool in find(tmp_path)] == [path]
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from hq_core import CorruptedData, Stream
 from hq_core.testing import MemoryBackend
@@ -12,9 +13,10 @@ from hq_core.testing.bench import Measurement, measure
 class Swapping(MemoryBackend):
     """Gives the records of a batch in the wrong order."""
 
-    def read(self, max_records: int, max_bytes: int) -> list[bytes]:
+    @override
+    def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
         """Backwards."""
-        return super().read(max_records, max_bytes)[::-1]
+        return super().read(skip, max_records, max_bytes)[::-1]
 
 
 def quickly(directory: Path) -> Measurement:

@@ -1,45 +1,49 @@
 """An overflow backend for hybrid-queue: one SQLite database a stream, ``<stream>.sqlite``.
 
-Records are numbered. The numbers never restart while the backend is open, and have no gaps::
-
-    ... trimmed ... _head ... read, not trimmed ... _next ... stored, not read ... _tail
+Records are numbered, without gaps: record `n` of the log is in the row ``head + n``. What the rows
+are, `_log` says. A call sets it once, after its commit. One that was cut short by Ctrl-C may have
+been committed or not: `_unsure` is set, and whoever comes next looks into the database.
 
 SQLite's defaults are kept where they will do. The journal is a rollback journal: one file a stream
 and none beside it between two calls. A write-ahead log would make small appends three times as
 fast, but it is two files more, and it gives space back only after a checkpoint.
 """
 
-import itertools
 import os
 import resource
 import sqlite3
 import stat
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 from urllib.parse import quote
+
+from typing_extensions import override
 
 from hq_core.capabilities import Capability
 from hq_core.errors import BackendError, CorruptedData, QueueFull, StreamBusyError
 from hq_core.hookspecs import hookimpl
-from hq_core.protocols import API_VERSION, OverflowBackend, Stream
+from hq_core.protocols import API_VERSION, OverflowBackend, SpoolTools, Stream
 from hq_core.stats import Damage, Inspection, RecoveryReport
 
 __all__ = ["SqliteBackend"]
 
 _TABLE: Final = "CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, data BLOB NOT NULL)"
 _SYNCHRONOUS: Final = {"off": "OFF", "full": "EXTRA"}
+_NO_END: Final = (1 << 63) - 1
+_OVERHEAD: Final = 16
+"""Bytes that a row is taken to cost beside its data."""
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-class SqliteTools:
-    """``hq inspect``, ``verify``, ``cat`` and ``repair`` for these files: a `SpoolTools`."""
+class SqliteTools(SpoolTools):
+    """``hq inspect``, ``verify``, ``cat`` and ``repair`` for these files."""
 
-    suffix: ClassVar[str] = ".sqlite"
-    companions: ClassVar[tuple[str, ...]] = ()
+    suffix = ".sqlite"
+    companions = ()
 
+    @override
     def inspect(self, path: Path) -> Inspection:
         """How many records it holds."""
         damage = ""
@@ -48,11 +52,12 @@ class SqliteTools:
             try:
                 for seq, length in _rows(db, "length(data)"):
                     first, end = first if count else seq, seq + 1
-                    count, size = count + 1, size + length + SqliteBackend.record_overhead
+                    count, size = count + 1, size + length + _OVERHEAD
             except sqlite3.DatabaseError as exc:
                 damage = _damage_of(exc)
         return Inspection("sqlite", count, size, head=first, tail=end, damage=damage)
 
+    @override
     def salvage(self, path: Path) -> Iterator[bytes | Damage]:
         """Its records up to the first that cannot be read; a number that is missing is told."""
         expected = None
@@ -70,7 +75,20 @@ class SqliteTools:
                 yield Damage(0, 0, _damage_of(exc))
 
 
-class SqliteBackend:
+class _Log(NamedTuple):
+    head: int
+    """Number of the first row."""
+    tail: int
+    """Number that the next one gets."""
+    size: int
+    """Live bytes of those between."""
+
+    @property
+    def depth(self) -> int:
+        return self.tail - self.head
+
+
+class SqliteBackend(OverflowBackend):
     """``<stream>.sqlite``: the records of one stream, a row each.
 
     Parameters
@@ -86,7 +104,6 @@ class SqliteBackend:
     capabilities: ClassVar[Capability] = (
         Capability.DURABLE | Capability.CRASH_SAFE | Capability.POWER_SAFE
     )
-    record_overhead: ClassVar[int] = 16
     tools: ClassVar[SqliteTools] = SqliteTools()
     recovered: RecoveryReport
 
@@ -98,10 +115,11 @@ class SqliteBackend:
             self.capabilities &= ~Capability.POWER_SAFE  # type: ignore[misc]
         self._stream = stream
         self._sync = sync
-        self._path = stream.directory / f"{stream.file_name}.sqlite"
-        self._head = self._next = self._tail = self._size = 0
-        self._sizes: deque[int] = deque()  # of the records read and not trimmed
-        self._db = self._connect()
+        self._name = f"{stream.file_name}.sqlite"
+        self._path = stream.directory / self._name
+        self._log = _Log(0, 0, 0)
+        self._unsure = False  # the database may hold something other than `_log`
+        self._db = self._connect(self._name, empty=stream.leftover == "discard")
         try:
             self.recovered = self._recover()
         except BaseException:
@@ -110,164 +128,260 @@ class SqliteBackend:
 
     # ---- the seam ----------------------------------------------------------------------------
 
+    @override
     def append(self, records: Sequence[bytes]) -> None:
         """Insert `records` in one transaction."""
+        self._settle()
+        head, tail, size = self._log
         try:
-            self._db.execute(_TABLE)
-            with self._db:
-                # An earlier append may have been interrupted after its commit.
-                self._db.execute("DELETE FROM records WHERE seq >= ?", (self._tail,))
-                self._db.executemany(
-                    "INSERT INTO records VALUES (?, ?)", enumerate(records, self._tail)
-                )
+            with self._transaction() as db:
+                db.execute(_TABLE)
+                db.executemany("INSERT INTO records VALUES (?, ?)", enumerate(records, tail))
         except sqlite3.OperationalError as exc:
             if _out_of_space(exc):
                 raise QueueFull(f"the overflow disk is full: {exc}") from exc
             raise
-        self._tail += len(records)
-        self._size += sum(map(len, records)) + len(records) * self.record_overhead
+        self._log = _Log(head, tail + len(records), size + self.cost(records))
+        self._unsure = False
 
-    def read(self, max_records: int, max_bytes: int) -> list[bytes]:
-        """Select as many of the next rows as fit, looking at their sizes first."""
-        if not self.depth():
-            return []
+    @override
+    def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
+        """Select rows."""
         try:
             with _damage_told(self._path):
-                records = self._select(min(max_records, self.depth()), max_bytes)
+                self._settle()
+                return self._select(skip, max_records, max_bytes)
         except CorruptedData as damage:
             if self._stream.on_corruption == "raise":
                 raise
-            aside = self._set_aside()
-            lost, self._tail = self.depth(), self._next
-            self._size = sum(self._sizes)
+            before = self._log
+            aside = self._set_aside(before.head + skip, str(damage))
+            lost = before.depth - self._log.depth
             raise CorruptedData(f"{damage}; {lost} records are in {aside}") from damage
-        self._next += len(records)
-        self._sizes.extend([len(record) + self.record_overhead for record in records])
-        return records
 
+    @override
     def trim(self, count: int) -> None:
         """Delete the oldest rows, or the whole file if the disk is too full even for that."""
-        if count > len(self._sizes):
-            raise ValueError(f"{count} records to trim, {len(self._sizes)} read and not trimmed")
-        head = self._head + count
+        self._settle()
+        head, tail, size = self._log
+        if count > tail - head:
+            raise ValueError(f"{count} records to trim, there are {tail - head}")
+        head += count
         try:
-            self._db.execute(_TABLE)
-            with self._db:
-                self._db.execute("DELETE FROM records WHERE seq < ?", (head,))
+            with self._transaction() as db:
+                size -= self._survey(end=head).size
+                db.execute("DELETE FROM records WHERE seq < ?", (head,))
         except sqlite3.OperationalError as exc:
-            if head < self._tail or not _out_of_space(exc):
+            if head < tail or not _out_of_space(exc):
                 raise
             self._start_over()  # deleting takes space for the journal, this does not
-        self._head = head
-        self._size -= sum(self._sizes.popleft() for _ in range(count))
+            size = 0
+        self._log = _Log(head, tail, size)
+        self._unsure = False
 
+    @override
     def sync(self) -> None:
         """Nothing to do: with ``sync="full"`` every append has done it."""
 
+    @override
     def depth(self) -> int:
-        """Number of records stored and not yet read."""
-        return self._tail - self._next
+        """Number of rows."""
+        self._try_to_settle()
+        return self._log.depth
 
+    @override
     def size_bytes(self) -> int:
-        """Payload and overhead of every record not trimmed."""
-        return self._size
+        """Payload and overhead of every row."""
+        self._try_to_settle()
+        return self._log.size
 
+    @override
+    def cost(self, records: Sequence[bytes]) -> int:
+        """Payload and overhead."""
+        return sum(map(len, records)) + _OVERHEAD * len(records)
+
+    @override
     def close(self, *, delete: bool) -> None:
         """Close the database, and remove its files if there is nothing to be kept."""
-        self._db.close()
-        if delete or self._head == self._tail:
+        try:
+            if not delete:
+                self._settle()
+        finally:
+            self._db.close()
+        if delete or not self._log.depth:
             self._remove()
 
     # ---- inside ------------------------------------------------------------------------------
 
-    def _files(self) -> list[Path]:
-        """The database and its journal. This order: SQLite ignores a journal left alone."""
-        return [self._path, self._path.with_name(f"{self._path.name}-journal")]
-
-    def _connect(self) -> sqlite3.Connection:
-        """Make the file, unless it is there, and open it. Nothing of it is looked at."""
+    def _connect(self, name: str, *, empty: bool = False) -> sqlite3.Connection:
+        """Make the file `name`, unless it is there, and open it. Nothing of it is looked at."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(self._path, flags, 0o600)
+        fd = os.open(name, flags, 0o600, dir_fd=self._stream.dir_fd)
         try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
                 raise BackendError(f"{self._path} is not a regular file of this user")
-            if self._stream.leftover == "discard":
+            if empty:
                 os.ftruncate(fd, 0)
         finally:
             os.close(fd)
-        return sqlite3.connect(self._path, check_same_thread=False)
+        # SQLite takes only names; this one is in the queue's directory, whatever that is called.
+        path = f"/proc/self/fd/{self._stream.dir_fd}/{name}"
+        return sqlite3.connect(path, check_same_thread=False)
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self._sync]}")
+        db.execute("PRAGMA cache_size = -512")  # KiB
+        db.execute("PRAGMA auto_vacuum = FULL")  # a trim makes the file shorter
 
     def _recover(self) -> RecoveryReport:
         """Do with what an earlier owner left as the stream says."""
         leftover, damage = self._stream.leftover, ""
         try:
             with _damage_told(self._path):
-                self._prepare()
-                self._survey()
+                self._prepare(self._db)
+                self._log = self._survey()
         except CorruptedData as exc:
             damage = str(exc)
             if leftover == "resume" and self._stream.on_corruption == "raise":
                 raise
-        if not damage and not self.depth():
+        if not damage and not self._log.depth:
             return RecoveryReport()
         if leftover == "refuse":
             raise StreamBusyError(
-                f"{damage or f'{self._path} holds {self.depth()} records'}; an earlier owner left "
-                "it: open it with leftover='resume', or move it away"
+                f"{damage or f'{self._path} holds {self._log.depth} records'}; an earlier owner "
+                "left it: open it with leftover='resume', or move it away"
             )
+        size, aside, reason = 0, None, ""
         if damage or leftover == "quarantine":
-            size = self._path.stat().st_size
-            aside = self._set_aside()
-            self._head = self._next = self._tail = self._size = 0
+            size = os.stat(self._name, dir_fd=self._stream.dir_fd).st_size
             reason = damage or "leftover='quarantine'"
-            return RecoveryReport(quarantined_bytes=size, quarantine=aside, reason=reason)
-        return RecoveryReport(records=self.depth(), size_bytes=self._size)
+            aside = self._set_aside(0 if leftover == "quarantine" else _NO_END, reason)
+        return RecoveryReport(
+            records=self._log.depth,
+            size_bytes=self._log.size,
+            quarantined_bytes=size,
+            quarantine=aside,
+            reason=reason,
+        )
 
-    def _prepare(self) -> None:
-        self._db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self._sync]}")
-        self._db.execute("PRAGMA cache_size = -512")  # KiB
-        self._db.execute("PRAGMA auto_vacuum = FULL")  # a trim makes the file shorter
-
-    def _survey(self) -> None:
-        """Find out what the database holds."""
+    def _survey(self, end: int = _NO_END) -> _Log:
+        """What the rows before `end` are."""
         self._db.execute(_TABLE)
-        count, first, size = self._db.execute(
-            "SELECT count(*), coalesce(min(seq), 0), coalesce(sum(length(data)), 0) FROM records"
+        count, first, last, size = self._db.execute(
+            "SELECT count(*), min(seq), max(seq), sum(length(data)) FROM records WHERE seq < ?",
+            (end,),
         ).fetchone()
-        self._head = self._next = first
-        self._tail = first + count
-        self._size = size + count * self.record_overhead
+        return _Log(first, last + 1, size + _OVERHEAD * count) if count else _Log(0, 0, 0)
 
-    def _select(self, limit: int, max_bytes: int) -> list[bytes]:
-        rows = "FROM records WHERE seq >= ? AND seq < ? ORDER BY seq"
-        sizes = self._db.execute(f"SELECT length(data) {rows}", (self._next, self._next + limit))
-        totals = list(itertools.accumulate(size for (size,) in sizes))
-        if len(totals) < limit:
-            raise CorruptedData(f"{self._path}: {limit - len(totals)} records are missing")
-        end = self._next + sum(total <= max_bytes for total in totals)
-        return [data for (data,) in self._db.execute(f"SELECT data {rows}", (self._next, end))]
+    def _select(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
+        start = self._log.head + skip
+        end = min(start + max_records, self._log.tail)
+        records: list[bytes] = []
+        rows = self._db.execute(
+            "SELECT seq, length(data), CASE WHEN length(data) <= ? THEN data END FROM records"
+            " WHERE seq >= ? AND seq < ? ORDER BY seq",
+            (max_bytes, start, end),
+        )
+        try:
+            for seq, size, data in rows:
+                if seq != start + len(records):
+                    break
+                max_bytes -= size
+                if max_bytes < 0:
+                    return records
+                records.append(data)
+        except sqlite3.DatabaseError:
+            if not records:
+                raise  # else the next read meets it
+        if start < end and not records:
+            raise CorruptedData(f"{self._path}: record {start} is missing")
+        return records
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing. Afterwards it is for the caller to set `_log` and to be sure again."""
+        self._unsure = True
+        try:
+            with self._db:
+                yield self._db
+        except sqlite3.Error:
+            self._unsure = self._db.in_transaction  # as a rule SQLite has undone it
+            raise
+
+    def _settle(self) -> None:
+        """After a call that was cut short: make the database and `_log` say the same."""
+        if not self._unsure:
+            return
+        tail = self._log.tail
+        self._reconnect()
+        if self._survey().tail > tail:
+            with self._db:
+                self._db.execute("DELETE FROM records WHERE seq >= ?", (tail,))
+        self._log = self._survey()
+        self._unsure = False
+
+    def _try_to_settle(self) -> None:
+        with suppress(sqlite3.Error, OSError):  # what failed has changed nothing
+            self._settle()
+
+    def _reconnect(self) -> None:
+        self._db.close()
+        self._db = self._connect(self._name)
+        self._prepare(self._db)
 
     def _start_over(self) -> None:
         self._db.close()
         self._remove()
-        self._db = self._connect()
-        self._prepare()
+        self._reconnect()
 
-    def _remove(self) -> None:
-        for file in self._files():
-            file.unlink(missing_ok=True)
+    def _remove(self, suffixes: Sequence[str] = ("", "-journal", "-new", "-new-journal")) -> None:
+        """The database goes before its journal: SQLite ignores a journal left alone."""
+        for suffix in suffixes:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self._name}{suffix}", dir_fd=self._stream.dir_fd)
 
-    def _set_aside(self) -> Path:
-        """Rename the database to ``<path>.quarantine-N``, and start a new one; the new name."""
-        self._db.close()
-        names = (f"{self._path}.quarantine-{n}" for n in itertools.count(1))
-        aside = next(name for name in names if not os.path.lexists(name))
-        for file in self._files():
-            if file.exists():
-                file.rename(f"{aside}{file.name.removeprefix(self._path.name)}")
-        self._start_over()
-        return Path(aside)
+    def _set_aside(self, end: int, reason: str) -> Path:
+        """Move the database aside, and go on in a new one with the whole records before `end`.
+
+        Raises `CorruptedData` if there is no room for those; then nothing has changed.
+        """
+        self._unsure = True
+        try:
+            aside = self._stream.quarantine_path("sqlite")
+            self._copy_whole(f"{self._name}-new", end)
+            self._db.close()
+            self._exchange(f"{self._name}-new", aside.name)
+        except (sqlite3.Error, OSError) as exc:
+            self._remove(("-new", "-new-journal"))
+            raise CorruptedData(f"{reason}; it cannot be moved aside: {exc}") from exc
+        self._reconnect()
+        self._log = self._survey()
+        self._unsure = False
+        return aside
+
+    def _copy_whole(self, name: str, end: int) -> None:
+        """Copy the rows before `end`, up to the first that is damaged, to the database `name`."""
+        with closing(self._connect(name, empty=True)) as new:
+            if not end:
+                return  # so that nothing needs no room
+            self._prepare(new)
+            new.execute(_TABLE)
+            with suppress(CorruptedData), _damage_told(self._path):
+                rows = self._db.execute(
+                    "SELECT seq, data FROM records WHERE seq < ? ORDER BY seq", (end,)
+                )
+                new.executemany("INSERT INTO records VALUES (?, ?)", rows)
+            new.commit()
+
+    def _exchange(self, new: str, aside: str) -> None:
+        """Call the database `aside`, and `new` what it was called: at no time is it without."""
+        fd = self._stream.dir_fd
+        os.link(self._name, aside, src_dir_fd=fd, dst_dir_fd=fd)
+        with suppress(FileNotFoundError):  # there is none, but for damage after a crash
+            os.rename(f"{self._name}-journal", f"{aside}.journal", src_dir_fd=fd, dst_dir_fd=fd)
+        os.rename(new, self._name, src_dir_fd=fd, dst_dir_fd=fd)
+        os.fsync(fd)
 
 
 @hookimpl

@@ -1,0 +1,89 @@
+"""Noting the position: when, of what, and that what it says becomes true with it.
+
+What is noted holds for the data as it is. It may be noted ahead of its time only if the data would
+contradict it as long as it is not so.
+"""
+
+from contextlib import suppress
+from typing import Final
+
+from hq_backends.file import recovery
+from hq_backends.file.files import DataFile, Sidecar
+from hq_backends.file.log import Extent, Log
+from hq_backends.file.position import Position
+
+__all__ = ["Notes"]
+
+KIB: Final = 1024
+
+_NOTE_BYTES: Final = 1024 * KIB
+_NOTE_RECORDS: Final = 16 * KIB
+"""What is appended between two notes of the tail: as much has to be walked after a crash."""
+
+
+class Notes:
+    """Writes the sidecar; `flushing`: what has to be there after a power cut is flushed."""
+
+    def __init__(self, log: Log, data: DataFile, sidecar: Sidecar, *, flushing: bool) -> None:
+        self._log = log
+        self._data = data
+        self._sidecar = sidecar
+        self._flushing = flushing
+        self.boot: Final = recovery.boot_id()
+        """Which run of the operating system this is."""
+        self._tail = 0  # when the position was last written
+        self._appended = 0  # records since then
+
+    def write(self) -> None:
+        """Write where the log is."""
+        with self._log.guard:
+            self._write(self._log.extent, self._log.committed)
+
+    def announce(self, extent: Extent) -> None:
+        """Write where the log is about to be, all of it on the disk, and flush that."""
+        with self._log.guard:
+            self._write(extent, extent[1])
+        self._sidecar.flush()
+
+    def move(self, extent: Extent) -> None:
+        """Write that the log is at `extent` from now on; on an exception it is where it was."""
+        try:
+            with self._log.guard:
+                self._write(extent, self._log.committed)
+                self._log.extent = extent
+        except BaseException:
+            with suppress(OSError):  # an interrupt may have come when it was written
+                self.write()
+            raise
+
+    def place(self) -> None:
+        """Let the sidecar hold for the data file as it is now."""
+        self.write()
+        self.flush()
+        self._log.misplaced = False
+
+    def flush(self) -> None:
+        """What was written survives power loss, if that is wanted."""
+        if self._flushing:
+            self._sidecar.flush()
+
+    def appended(self, count: int) -> None:
+        """`count` records more are in the log: notes that from time to time."""
+        self._appended += count
+        if self._log.extent[1] - self._tail >= _NOTE_BYTES or self._appended >= _NOTE_RECORDS:
+            with suppress(OSError):  # recovery would have more to walk, that is all
+                self.write()
+
+    def _write(self, extent: Extent, committed: int) -> None:
+        log = self._log
+        if self._sidecar.fd < 0:
+            self._sidecar.create()
+        if not log.inode:
+            log.inode = self._data.inode()
+        head, tail, records, _ = extent
+        self._tail, self._appended = tail, 0
+        if log.uncounted_to > head:
+            tail, records = head, 0
+        self._sidecar.write(
+            Position(self.boot, log.inode, log.form.seed, head, tail, records, min(committed, tail))
+        )

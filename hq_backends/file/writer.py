@@ -1,0 +1,172 @@
+"""Appending: all of it or nothing, whatever comes in between; and beginning the file anew.
+
+The order of what is remembered: that there is something to be tidied up, then what the log is, in
+one assignment (`Log.extent`), then that all is tidy. What an exception leaves untidy is put right
+at once, or, if that fails too, before anything more is written.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, Literal
+
+from hq_backends.file.checked import Checked
+from hq_backends.file.files import DataFile, Sidecar
+from hq_backends.file.flusher import Flusher
+from hq_backends.file.format import Format, Plain
+from hq_backends.file.log import Extent, Log
+from hq_backends.file.notes import Notes
+from hq_backends.file.opening import OUT_OF_SPACE
+from hq_backends.file.reader import Reader
+from hq_backends.file.space import Space
+from hq_core.errors import QueueFull
+
+__all__ = ["Fsync", "Writer"]
+
+Fsync = Literal["never", "interval", "always"]
+
+
+class Writer:
+    """Writes records at the tail. `interval`: seconds between two flushes, see `FileBackend`."""
+
+    def __init__(
+        self,
+        log: Log,
+        data: DataFile,
+        sidecar: Sidecar,
+        notes: Notes,
+        reader: Reader,
+        space: Space,
+        *,
+        fsync: Fsync,
+        interval: float,
+        checksum: bool,
+    ) -> None:
+        self._log = log
+        self._data = data
+        self._sidecar = sidecar
+        self._notes = notes
+        self._reader = reader
+        self._space = space
+        self._fsync = fsync
+        self._checksum = checksum
+        self._empty_to = 0  # offset behind the last empty record that a flush has to tell of
+        self.flusher: Final = Flusher(self.flush_soon, interval) if fsync == "interval" else None
+
+    def append(self, records: Sequence[bytes]) -> None:
+        """See `FileBackend`."""
+        log = self._log
+        try:
+            if log.untidy or log.misplaced or not log.extent[1] or self._data.flush_failed:
+                self._prepare()
+            head, tail, count, voids = log.extent
+            log.untidy = True
+            end = tail + self._data.write(log.form.encode(records), tail)
+            extent = (head, end, count + len(records), voids)
+            if self._fsync != "never":
+                self._before_they_count(records, extent)
+            log.extent = extent
+            log.untidy = log.misplaced = False
+        except BaseException as exc:
+            with suppress(OSError):  # then the next append tries again, before it writes
+                self.undo()
+            if isinstance(exc, OSError) and exc.errno in OUT_OF_SPACE:
+                raise QueueFull(f"the overflow disk is full: {exc.strerror}") from exc
+            raise
+        if self.flusher is not None:
+            self.flusher.dirty()
+        elif self._fsync == "always":
+            log.committed = end
+        self._notes.appended(len(records))
+
+    def undo(self) -> None:
+        """Cut what may lie behind the last record. Raises `OSError`."""
+        if self._data.fd >= 0:
+            self._data.cut(self._log.extent[1])
+        self._log.untidy = False
+
+    def empty(self) -> None:
+        """Empty the drained file, or raise `OSError`. Its position follows before the next append.
+
+        Nothing is to be read from the file that was read before, so all that is known is dropped.
+        """
+        log = self._log
+        before = log.extent, log.gaps, log.uncounted_to
+        self._reader.forget()
+        log.forget()
+        self._space.begin()
+        self._empty_to = 0
+        with log.guard:
+            log.generation += 1
+            log.committed = 0
+            log.untidy = log.misplaced = True
+            log.gaps, log.uncounted_to, log.extent = {}, 0, (0, 0, 0, 0)
+        try:
+            self._data.cut(0)
+        except OSError:
+            log.extent, log.gaps, log.uncounted_to = before
+            raise
+        log.untidy = False
+        if self._fsync != "never":
+            with suppress(OSError):  # then nothing more is appended, and that says why
+                self._data.flush()
+
+    def format(self) -> Format | type[Format]:
+        """What the next record is written in: the file's format, or that of the next file."""
+        if self._log.extent[1]:
+            return self._log.form
+        return Checked if self._checksum else Plain
+
+    def flush_soon(self) -> None:
+        """What the flusher does, in its thread."""
+        log = self._log
+        with self._space.in_place:
+            empty_to = self._empty_to
+            with log.guard:
+                tail, generation, before = log.extent[1], log.generation, log.committed
+            with suppress(OSError):  # the next append meets it
+                self._data.flush()
+                with log.guard:
+                    if generation == log.generation:
+                        log.committed = max(tail, log.committed)
+                if empty_to > before:
+                    self._notes.write()
+                    self._notes.flush()
+
+    def _prepare(self) -> None:
+        """See that what is about to be written will be found again."""
+        log, data = self._log, self._data
+        if data.flush_failed:
+            data.flush()  # which raises, and says why
+        if data.fd < 0:
+            if self._sidecar.fd < 0:
+                self._sidecar.create()
+            log.inode, log.misplaced = 0, True
+            data.create()
+        if log.untidy:
+            self.undo()
+        if not log.extent[1]:
+            self._begin()
+        if log.misplaced:
+            self._notes.place()
+
+    def _begin(self) -> None:
+        """Begin an empty file: in which format it is to be is the option's to say."""
+        form: Format = Checked(int.from_bytes(os.urandom(4)) | 1) if self._checksum else Plain()
+        log = self._log
+        if form.preamble:
+            log.misplaced = log.untidy = True
+            self._data.write([form.preamble], 0)
+        log.begin(form, len(form.preamble))
+        log.untidy = False
+
+    def _before_they_count(self, records: Sequence[bytes], extent: Extent) -> None:
+        """Flush `records`, unless the flusher will; `extent` is the log with them."""
+        if self.flusher is not None:
+            if not all(records):
+                self._empty_to = extent[1]
+            return
+        self._data.flush()
+        if not all(records):  # the data alone would look like what a power cut leaves
+            self._log.misplaced = True  # should they not come to count
+            self._notes.announce(extent)

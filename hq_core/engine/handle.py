@@ -1,0 +1,28 @@
+"""What the front ends of one queue share: when the last of them goes, the stream is freed."""
+
+import warnings
+
+from hq_core.engine.engine import Engine
+
+__all__ = ["Handle"]
+
+
+class Handle:
+    """An engine, and the duty to close it. The pump's thread holds the engine too, but not this."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def __del__(self) -> None:
+        engine = self.engine
+        if engine.state in ("closed", "forked"):
+            return
+        stats = engine.stats()
+        engine.close(finish=False, keep=True)  # the caller may not be done with what it holds
+        warnings.warn(
+            f"the queue {stats.stream_id!r} was never closed: close it, or use `with`; "
+            f"{stats.depth} items were left, {stats.memory_items} of them in memory",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )

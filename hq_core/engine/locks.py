@@ -1,0 +1,108 @@
+"""The engine's two locks, which know their owner: a thread that meets its own is answered.
+
+`mutex` is held for microseconds, `io` for as long as a call on the backend takes. A signal handler
+or a finaliser may come in the middle of its thread's own call, holding either: the mutex lets it
+in, since some things work there, and `inside` says that something is half changed.
+"""
+
+import sys
+from collections.abc import Callable
+from threading import TIMEOUT_MAX, RLock
+from time import monotonic
+from types import TracebackType
+from typing import NoReturn, ParamSpec, Protocol, TypeVar
+
+from hq_core.errors import HybridQueueError, ReentrantCallError
+
+__all__ = ["Locks", "OwnedLock", "is_mine"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class OwnedLock(Protocol):
+    """A lock that can be taken again by the thread that has it."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> object: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+def is_mine(lock: OwnedLock) -> bool:
+    """Whether this thread holds `lock`."""
+    mine: bool = lock._is_owned()  # type: ignore[attr-defined] # `Condition` relies on it too
+    return mine
+
+
+class Locks:
+    """The locks of one engine. `mend` is called under the mutex when a change was interrupted."""
+
+    def __init__(self, stream_id: str, mend: Callable[[], None]) -> None:
+        self.mutex: OwnedLock = RLock()
+        self.io: OwnedLock = RLock()
+        self.inside = False
+        """Whether a change under the mutex is under way; only its own thread can see it so."""
+        self._stream_id = stream_id
+        self._mend = mend
+
+    def change(self, change: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Make a `change` under the mutex; raises `ReentrantCallError` in the middle of another."""
+        with self.mutex:
+            if self.inside:
+                self.refuse_reentry()
+            self.inside = True
+            try:
+                return change(*args, **kwargs)
+            except HybridQueueError:
+                raise
+            except BaseException:
+                self._mend()
+                raise
+            finally:
+                self.inside = False
+
+    def enter_io(self, deadline: float | None) -> bool:
+        """Take `io`; the caller releases it. False: it was not free by `deadline` (seconds of the
+        monotonic clock; None: there is none).
+
+        At the end of the program its owner may be a thread that runs no more: then nobody waits.
+        """
+        if self.any_is_mine():
+            self.refuse_reentry()
+        io = self.io
+        try:
+            if io.acquire(blocking=False):
+                return True
+            if sys.is_finalizing():
+                return False
+            if deadline is None:
+                return io.acquire()
+            left = deadline - monotonic()
+            return left > 0 and io.acquire(timeout=min(left, TIMEOUT_MAX))
+        except BaseException:  # Ctrl-C may come when it was taken, and before the caller knows
+            if is_mine(io):
+                io.release()
+            raise
+
+    def only_io_is_mine(self) -> bool:
+        """Whether this thread may call the backend now."""
+        return is_mine(self.io) and not is_mine(self.mutex)
+
+    def any_is_mine(self) -> bool:
+        """Whether this thread is in the middle of a call."""
+        return is_mine(self.mutex) or is_mine(self.io)
+
+    def refuse_reentry(self) -> NoReturn:
+        """Raise `ReentrantCallError`."""
+        raise ReentrantCallError(
+            f"this thread is in the middle of another call on the queue {self._stream_id!r}: from "
+            "a signal handler, a finaliser or a plugin use shutdown, close or stats, or another "
+            "thread"
+        )

@@ -1,0 +1,46 @@
+"""What opening takes, closing lets go of: steps, the last first."""
+
+from collections.abc import Callable
+from threading import RLock
+
+from hq_core.engine.locks import OwnedLock, is_mine
+
+__all__ = ["Unwinding"]
+
+
+class Unwinding:
+    """An exit stack that survives interruptions: a step that was one goes on at the next call.
+
+    `steps` grows while opening; append to it before what is to be undone is done.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Callable[[], None]] = []
+        self._lock: OwnedLock = RLock()
+
+    def run(self, *, wait: bool = True) -> None:
+        """Take all steps. Of several callers one does, and the others return after it, if they
+        `wait`; who is waited for by a step must not.
+
+        A failing step does not keep the rest from being taken; the first failure is raised at the
+        end. Called by a step, or in the middle of one, it returns at once.
+        """
+        if is_mine(self._lock):
+            return
+        try:
+            if self._lock.acquire(blocking=wait):
+                self._take_steps()
+        finally:
+            if is_mine(self._lock):  # an interruption may come when it was taken just now
+                self._lock.release()
+
+    def _take_steps(self) -> None:
+        failure: Exception | None = None
+        while self.steps:
+            try:
+                self.steps[-1]()
+            except Exception as exc:
+                failure = failure or exc
+            self.steps.pop()
+        if failure is not None:
+            raise failure
