@@ -84,18 +84,14 @@ def _kept_closed(spool: Spool) -> Iterator[None]:
     if spool.aside:
         yield
         return
-    try:
-        lock = own(spool)
-    except OSError as exc:
-        if exc.errno not in _READ_ONLY:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(own(spool))
+        except OSError as exc:
+            if exc.errno not in _READ_ONLY:
+                raise the_failure(exc) from exc
+            if owner := spool.owner():
+                raise CommandError(printable(f"{spool.path} is in use by process {owner}")) from exc
+        except HybridQueueError as exc:
             raise the_failure(exc) from exc
-        if owner := spool.owner():
-            raise CommandError(printable(f"{spool.path} is in use by process {owner}")) from exc
         yield
-        return
-    except HybridQueueError as exc:
-        raise the_failure(exc) from exc
-    try:
-        yield
-    finally:
-        lock.release()

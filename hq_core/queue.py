@@ -278,7 +278,7 @@ class HybridQueue:
     @property
     def has_disk_data(self) -> bool:
         """Whether messages are stored in the backend that memory does not hold."""
-        return self._engine.overflow.stored > 0
+        return self._engine.has_disk_data()
 
     @property
     def recovery(self) -> RecoveryReport:
@@ -319,7 +319,7 @@ class HybridQueue:
             if deadline is not None and time.monotonic() >= deadline:
                 if waiter is not None:
                     self._engine.withdraw(waiter)
-                raise DequeueTimeout(f"{self._engine.why_empty()}; waited for {timeout} s")
+                raise DequeueTimeout(f"nothing came within {timeout} s: {self._engine.why_empty()}")
             if waiter is None:
                 waiter = ThreadWaiter()
             else:

@@ -175,7 +175,7 @@ def test_appending_a_batch_takes_few_calls(hybrid: Opening) -> None:
     assert calls_a_message(hybrid, 1, (put_batches,)) < 5.7
 
 
-@pytest.mark.parametrize(("memory_items", "limit"), [(1, 112), (100, 14.5)])
+@pytest.mark.parametrize(("memory_items", "limit"), [(1, 30), (100, 14.5)])
 def test_draining_takes_few_calls(hybrid: Opening, memory_items: int, limit: float) -> None:
     assert calls_a_message(hybrid, memory_items, (put_batches, get_all)) < limit
 

@@ -1,6 +1,6 @@
 """The specified overflow file: appended at one end, read anywhere, given back at the other.
 
-Order of what is written, so that a crash between any two calls is harmless:
+What is written is written in this order, so that a crash between any two calls is harmless:
 
 - The data, then (``fsync="always"``) its flush, then the caller hears that it is stored.
 - Drained: the data is truncated, then the position is reset, and only then is more appended.
@@ -55,8 +55,8 @@ class FileBackend(OverflowBackend):
     fsync_interval
         Seconds, 0.001 to 3600.
     checksum
-        Write the format with checksums (`hq_backends.file.checked`), in which damage is noticed. A
-        file that is there is gone on with in the format it has, until it is begun anew.
+        Write the format with checksums (`hq_backends.file.checked`), in which damage is noticed. An
+        existing file keeps the format it has until it is begun anew.
     """
 
     name: ClassVar[str] = "file"
@@ -133,7 +133,7 @@ class FileBackend(OverflowBackend):
             self._damages.set_aside(min(skip, len(ends)), damage)
         header, end = form.header_bytes, start
         found = [end := end + header + len(record) for record in records]
-        if skip + len(records) == count and end != tail and log.behind_voids(end) != tail:
+        if skip + len(records) == count and end != tail and log.after_voids(end) != tail:
             self._damages.miscounted(skip)
         if skip < len(ends):
             del found[: len(ends) - skip]
@@ -144,8 +144,9 @@ class FileBackend(OverflowBackend):
     def trim(self, count: int) -> None:
         """Truncate the file once it is drained; until then punch holes into its consumed prefix.
 
-        Where records end that were not read is found by walking their headers. If that meets
-        damage it raises `CorruptedData`, and leaves it to `read` to set it aside.
+        Finds where unread records end by walking their headers. Raises `CorruptedData` if one of
+        those is damaged; it stays where it is until `read` meets it. Raises `ValueError` for more
+        than `depth`.
         """
         log = self._log
         if count > log.extent[2]:
@@ -179,13 +180,13 @@ class FileBackend(OverflowBackend):
 
     @override
     def size_bytes(self) -> int:
-        """Bytes from the oldest record to the end of the file, without what is void in between."""
+        """Bytes from the oldest record to the end of the file, without the voids in between."""
         head, tail, _, voids = self._log.extent
         return tail - head - voids
 
     @override
     def cost(self, records: Sequence[bytes]) -> int:
-        """Their payloads and headers, as the file has them, or as it is going to be begun."""
+        """Bytes of `records` with their headers, in the format of the file or of the next one."""
         return sum(map(len, records)) + self._writer.format().header_bytes * len(records)
 
     @override

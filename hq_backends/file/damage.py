@@ -1,7 +1,7 @@
 """Damage met while reading: what is moved aside, and what of the log is left.
 
-What is moved aside is copied first. Then the log is made smaller in memory, and only then the file:
-if that fails or a crash comes before, the damage is found again, and nothing else is lost.
+The damaged bytes are copied first, then the log shrinks in memory, then the file. If that fails,
+or a crash comes before it, the damage is found again and nothing else is lost.
 """
 
 from contextlib import suppress
@@ -32,20 +32,20 @@ class Damages:
         self._reader = reader
 
     def set_aside(self, number: int, damage: CorruptedData) -> NoReturn:
-        """Set record `number` aside, whose start is known, if that is wanted, and raise.
+        """Set record `number`, whose offset is known, aside if that is wanted; raise in any case.
 
-        Only that one if the one behind it is seen to be whole; else all from there on.
+        If the record after it proves to be whole, only `number` goes; else everything from it on.
         """
         if self._stream.on_corruption == "raise":
             raise damage
         log = self._log
         offset = log.find(number)
-        behind = self._reader.whole_behind(log.form, offset, log.extent[1])
-        if not behind:
+        end = self._reader.end_if_proven(log.form, offset, log.extent[1])
+        if not end:
             self._set_rest_aside(number, damage)
-        aside = move_part_aside(self._stream, self._data.fd, offset, behind)
-        log.make_void(number, behind)
-        with suppress(OSError):  # whoever opens the file would find the damage once more
+        aside = move_part_aside(self._stream, self._data.fd, offset, end)
+        log.make_void(number, end)
+        with suppress(OSError):  # the next owner would meet the damage once more, that is all
             self._notes.write()
             if number:
                 self._notes.flush()
@@ -53,9 +53,9 @@ class Damages:
         raise CorruptedData(f"{self._data.path}: {damage}; it is in {aside}") from damage
 
     def miscounted(self, number: int) -> NoReturn:
-        """`set_aside` for record `number` and all behind it, which do not end at the tail.
+        """`set_aside` for record `number` and all after it, which do not end at the tail.
 
-        A length that is wrong but possible shows only in that.
+        A length that is wrong but possible shows only in this.
         """
         _, tail, records, _ = self._log.extent
         damage = CorruptedData(
@@ -73,7 +73,7 @@ class Damages:
         self._data.write([form.void(header)], offset + VOID_AT)
 
     def _set_rest_aside(self, number: int, damage: CorruptedData) -> NoReturn:
-        """Set all from record `number` on aside; what is before it is all of the log then."""
+        """Set everything from record `number` on aside; the records before it remain."""
         log, size = self._log, self._data.size()
         while number and log.find(number) > size:
             number -= 1  # somebody else has cut the file
@@ -95,5 +95,5 @@ class Damages:
             self._notes.place()
         lost = records - number
         raise CorruptedData(
-            f"{damage}; it and what was behind it, {lost} records, are in {aside}"
+            f"{damage}; it and what follows, {lost} records, are in {aside}"
         ) from damage

@@ -4,12 +4,12 @@ Offsets, each on a record's first byte::
 
     0 ... given back ... head ... records whose end is known ... others ... tail = end of file
 
-`Log.extent` is one tuple, replaced as a whole: whatever interrupts, and whichever thread looks, it
-is of one moment. All else here is looked up in the file again if it was forgotten, so `ends` may
-be behind `extent`: what is not above its head is done with.
+`Log.extent` is one tuple, replaced as a whole: it is of one moment, whatever interrupts and
+whichever thread looks. `ends` is only a cache of what the file says. After an interrupted trim it
+may still begin with records that are done: those that do not end after the head.
 
 A *void* is a damaged record that was moved aside while records before it are not done. It stays
-where it is, marked, between two records; it is not counted, neither as a record nor in bytes.
+where it is, marked, and is counted neither as a record nor in bytes.
 """
 
 import threading
@@ -22,7 +22,7 @@ from hq_backends.file.reader import Reader
 __all__ = ["Extent", "Log"]
 
 Extent = tuple[int, int, int, int]
-"""Offset of the first record, offset behind the last one, how many they are, bytes of voids."""
+"""Offset of the first record, offset after the last one, number of records, bytes of voids."""
 
 
 class Log:
@@ -36,22 +36,22 @@ class Log:
         self.form: Format = Plain()
         """The format of the file, unless it is empty."""
         self.ends: deque[int] = deque()
-        """Where the first records end, voids behind them included."""
+        """Where the first records end, including the voids after them."""
         self.gaps: dict[int, int] = {}
         """The voids that were passed: offset and bytes."""
         self.uncounted_to = 0
-        """There are no voids from here on. If this is above the head, positions count no records:
-        who opens the file has to walk, and meets them."""
+        """There are no voids from this offset on. While it is above the head, positions count no
+        records, so that whoever opens the file walks it and meets the voids."""
         self.committed = 0
         """The data up to here is on the disk."""
         self.generation = 0
         """Changes whenever offsets come to mean something else."""
         self.inode = 0
-        """Of the data file; 0 if it was not asked."""
+        """Number of the data file; 0 until somebody asks."""
         self.untidy = False
-        """Bytes of a failed append may lie behind the tail."""
+        """Bytes of a failed append may lie after the tail."""
         self.misplaced = False
-        """The sidecar does not hold for the data any more."""
+        """The sidecar is not about the data as it is now."""
 
     def find(self, number: int) -> int:
         """Offset of record `number`, at most the number of records; walks headers if it must.
@@ -68,14 +68,14 @@ class Log:
             size = self._reader.record_bytes(self.form, offset, self.extent[1])
             ends.append(offset + size)
 
-    def behind_voids(self, offset: int) -> int:
-        """Where the record begins that comes behind the voids at `offset`, if there are any."""
+    def after_voids(self, offset: int) -> int:
+        """`offset`, or the end of the voids that begin there."""
         while size := self._void_bytes(offset):
             offset += size
         return offset
 
     def without(self, count: int) -> Extent:
-        """What `extent` is without the first `count` records, see `find`."""
+        """What `extent` is without the first `count` records. Raises like `find`."""
         head, tail, records, voids = self.extent
         if count == records:
             return tail, tail, 0, 0
@@ -87,7 +87,7 @@ class Log:
         return offset, tail, records - count, voids - self.voids_between(head, offset)
 
     def drop_done(self) -> None:
-        """Forget where records end that are not in the log any more."""
+        """Drop from `ends` the records that are done."""
         ends, head = self.ends, self.extent[0]
         if ends and ends[-1] <= head:
             ends.clear()
@@ -95,26 +95,26 @@ class Log:
             ends.popleft()
 
     def voids_between(self, start: int, end: int) -> int:
-        """Bytes of the voids that were passed between two offsets."""
+        """Bytes of the voids between two offsets, of those that were passed."""
         return sum(size for at, size in self.gaps.items() if start <= at < end)
 
     def forget(self, number: int = 0) -> None:
-        """Where record `number` and those behind it end is not known any more."""
+        """Drop what is known of record `number` and those after it."""
         while len(self.ends) > number:
             self.ends.pop()
 
-    def make_void(self, number: int, behind: int) -> None:
-        """Record `number`, which ends at `behind`, is none: it lies before the next one."""
+    def make_void(self, number: int, end: int) -> None:
+        """Record `number`, which ends at `end`, is not one any more."""
         offset = self.find(number)
         self.forget(number)
         head, tail, records, voids = self.extent
         if not number:
-            self.extent = (behind, tail, records - 1, voids)
+            self.extent = (end, tail, records - 1, voids)
             return
-        self.uncounted_to = behind if behind > self.uncounted_to else self.uncounted_to
-        size = behind - offset
+        self.uncounted_to = max(self.uncounted_to, end)
+        size = end - offset
         extent = (head, tail, records - 1, voids + size)
-        self.gaps[offset], self.ends[number - 1], self.extent = size, behind, extent
+        self.gaps[offset], self.ends[number - 1], self.extent = size, end, extent
 
     def begin(self, form: Format, start: int) -> None:
         """The file is empty but for a preamble that ends at `start`."""
@@ -122,7 +122,7 @@ class Log:
             self.form, self.extent = form, (start, start, 0, 0)
 
     def _pass_voids(self, number: int) -> int:
-        """Offset of record `number`, which is known but for voids behind the one before it."""
+        """Offset of record `number`; where the one before it ends is known, but for voids."""
         offset = self.ends[number - 1] if number else self.extent[0]
         while size := self._void_bytes(offset):
             if number:

@@ -1,7 +1,7 @@
-"""Noting the position: when, of what, and that what it says becomes true with it.
+"""Writing the position: when, and in which order with what it is about.
 
-What is noted holds for the data as it is. It may be noted ahead of its time only if the data would
-contradict it as long as it is not so.
+A position may be written before it is true only if the file itself contradicts it until then: a
+tail beyond the end of the file is not believed.
 """
 
 from contextlib import suppress
@@ -31,7 +31,7 @@ class Notes:
         self._flushing = flushing
         self.boot: Final = recovery.boot_id()
         """Which run of the operating system this is."""
-        self._tail = 0  # when the position was last written
+        self._tail = 0  # of the position written last
         self._appended = 0  # records since then
 
     def write(self) -> None:
@@ -40,13 +40,13 @@ class Notes:
             self._write(self._log.extent, self._log.committed)
 
     def announce(self, extent: Extent) -> None:
-        """Write where the log is about to be, all of it on the disk, and flush that."""
+        """Write where the log is about to be, once all of that is on the disk, and flush it."""
         with self._log.guard:
             self._write(extent, extent[1])
         self._sidecar.flush()
 
     def move(self, extent: Extent) -> None:
-        """Write that the log is at `extent` from now on; on an exception it is where it was."""
+        """Write that the log is `extent`, and make it so; on an exception it is what it was."""
         try:
             with self._log.guard:
                 self._write(extent, self._log.committed)
@@ -57,18 +57,18 @@ class Notes:
             raise
 
     def place(self) -> None:
-        """Let the sidecar hold for the data file as it is now."""
+        """Make the sidecar be about the data file as it is now."""
         self.write()
         self.flush()
         self._log.misplaced = False
 
     def flush(self) -> None:
-        """What was written survives power loss, if that is wanted."""
+        """Make what was written survive power loss, if that is wanted."""
         if self._flushing:
             self._sidecar.flush()
 
     def appended(self, count: int) -> None:
-        """`count` records more are in the log: notes that from time to time."""
+        """Count `count` more records in the log, and write the position from time to time."""
         self._appended += count
         if self._log.extent[1] - self._tail >= _NOTE_BYTES or self._appended >= _NOTE_RECORDS:
             with suppress(OSError):  # recovery would have more to walk, that is all

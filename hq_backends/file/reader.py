@@ -1,7 +1,7 @@
 """Reading records at an offset: short ones out of blocks read ahead, a long one by itself.
 
-The reader has no position. It keeps the last block, so whoever goes on where the last read ended
-finds the next records there, and whoever reads elsewhere gets another block.
+The reader has no position. It keeps the last block: going on where the last read ended finds the
+next records in it, and reading elsewhere replaces it.
 """
 
 from typing import Final
@@ -22,7 +22,7 @@ class Reader:
         self._block, self._start = b"", 0  # `_start` is the offset of its first byte
 
     def forget(self) -> None:
-        """Read anew: what is in the file has changed, or will."""
+        """Drop the block, because the file has changed or is about to."""
         self._block = b""
 
     def read(
@@ -45,7 +45,7 @@ class Reader:
     def record_bytes(self, form: Format, offset: int, tail: int) -> int:
         """Bytes of the whole record at `offset`; of its header only the length is looked at.
 
-        Raises `CorruptedData` if there can be none, or it ends behind `tail`.
+        Raises `CorruptedData` if there can be none, or it ends after `tail`.
         """
         block, at = self._block, offset - self._start
         if not 0 <= at <= len(block) - form.header_bytes:
@@ -56,20 +56,20 @@ class Reader:
             raise self._ends_early(tail)
         return size
 
-    def whole_behind(self, form: Format, offset: int, tail: int) -> int:
-        """Where the record behind the one at `offset` starts, if checksums prove it; else 0."""
+    def end_if_proven(self, form: Format, offset: int, tail: int) -> int:
+        """Where the record at `offset` ends, if checksums prove that one begins there; else 0."""
         if not form.seed:
             return 0
         try:
-            behind = offset + self.record_bytes(form, offset, tail)
-            if not self.void_bytes(form, behind, tail):
-                self._verify(form, behind, tail)
+            end = offset + self.record_bytes(form, offset, tail)
+            if not self.void_bytes(form, end, tail):
+                self._verify(form, end, tail)
         except CorruptedData:
             return 0
-        return behind
+        return end
 
     def void_bytes(self, form: Format, offset: int, tail: int) -> int:
-        """Bytes of the record at `offset` if it was made void, see `Checked.void`; else 0."""
+        """Bytes of the record at `offset` if it is a void (see `Checked.void`), else 0."""
         header = read_at(self._data.fd, form.header_bytes, offset)
         if len(header) < form.header_bytes or not form.is_void(header):
             return 0
@@ -78,7 +78,7 @@ class Reader:
         except CorruptedData:
             return 0
         try:
-            self._verify(form, offset, tail)  # its own checksum, by chance, may look like that
+            self._verify(form, offset, tail)  # a record's checksum may look like a void's by chance
         except CorruptedData:
             return size if offset + size <= tail else 0
         return 0

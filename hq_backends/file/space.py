@@ -74,7 +74,7 @@ class Space:
         self._punched = 0
 
     def clean(self) -> None:
-        """Remove what a rewrite may have left that was cut short."""
+        """Remove what an unfinished rewrite may have left."""
         with suppress(FileNotFoundError):
             os.unlink(self._new_name, dir_fd=self._data.dir_fd)
 
@@ -85,7 +85,7 @@ class Space:
             self._punched = end
 
     def _rewrite(self) -> None:
-        """Copy what is behind the head to a new file that takes this one's place."""
+        """Copy the records to a new file that takes this one's place."""
         log, data = self._log, self._data
         head, tail, records, voids = log.extent
         start = len(log.form.preamble)

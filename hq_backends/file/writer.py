@@ -1,8 +1,8 @@
 """Appending: all of it or nothing, whatever comes in between; and beginning the file anew.
 
-The order of what is remembered: that there is something to be tidied up, then what the log is, in
-one assignment (`Log.extent`), then that all is tidy. What an exception leaves untidy is put right
-at once, or, if that fails too, before anything more is written.
+An exception may come between any two calls. So each change first sets a flag (`Log.untidy`,
+`Log.misplaced`), then replaces `Log.extent`, then clears the flag. What an exception leaves untidy
+is put right at once or, if that fails too, before anything more is written.
 """
 
 import os
@@ -50,7 +50,7 @@ class Writer:
         self._space = space
         self._fsync = fsync
         self._checksum = checksum
-        self._empty_to = 0  # offset behind the last empty record that a flush has to tell of
+        self._empty_to = 0  # offset after the last empty record that a flush has to note
         self.flusher: Final = Flusher(self.flush_soon, interval) if fsync == "interval" else None
 
     def append(self, records: Sequence[bytes]) -> None:
@@ -80,15 +80,15 @@ class Writer:
         self._notes.appended(len(records))
 
     def undo(self) -> None:
-        """Cut what may lie behind the last record. Raises `OSError`."""
+        """Cut what may lie after the last record. Raises `OSError`."""
         if self._data.fd >= 0:
             self._data.cut(self._log.extent[1])
         self._log.untidy = False
 
     def empty(self) -> None:
-        """Empty the drained file, or raise `OSError`. Its position follows before the next append.
+        """Empty the drained file. Its position follows before the next append.
 
-        Nothing is to be read from the file that was read before, so all that is known is dropped.
+        Raises `OSError`; then nothing has changed.
         """
         log = self._log
         before = log.extent, log.gaps, log.uncounted_to
@@ -112,7 +112,7 @@ class Writer:
                 self._data.flush()
 
     def format(self) -> Format | type[Format]:
-        """What the next record is written in: the file's format, or that of the next file."""
+        """The format that the next record is written in."""
         if self._log.extent[1]:
             return self._log.form
         return Checked if self._checksum else Plain

@@ -232,7 +232,7 @@ class AsyncHybridQueue:
     @property
     def has_disk_data(self) -> bool:
         """Whether messages are stored in the backend that memory does not hold."""
-        return self._engine.overflow.stored > 0
+        return self._engine.has_disk_data()
 
     @property
     def recovery(self) -> RecoveryReport:
@@ -466,4 +466,4 @@ def _patience(deadline: float | None, timeout: float | None) -> float | None:
 
 def _why_empty(engine: Engine, timeout: float | None) -> str:
     """What to say when nothing came."""
-    return f"{engine.why_empty()}; waited for {timeout} s"
+    return f"nothing came within {timeout} s: {engine.why_empty()}"

@@ -86,15 +86,17 @@ class LoopWaiter(Waiter):
         return self._bell.ring(self._sleeper)
 
     async def wait(self, deadline: float = math.inf) -> bool:
-        """Sleep until woken (True), or until `deadline` on the monotonic clock (False)."""
-        if self._sleeper.done():  # that was an earlier wait
-            self._sleeper = self._loop.create_future()
+        """Sleep until woken (True), or until `deadline` on the monotonic clock (False).
+
+        A wake-up that has come already counts, once.
+        """
         sleeper, timer = self._sleeper, None
         if deadline < math.inf:
             timer = self._loop.call_later(max(0.0, deadline - monotonic()), self._give_up, sleeper)
         try:
             return await sleeper
         finally:
+            self._sleeper = self._loop.create_future()
             if timer is not None:
                 timer.cancel()
 

@@ -39,20 +39,17 @@ class Accounts:
         if recovered:
             self.mark(recovered, recovered, now)
 
-    def mark(self, count: int, there: int, offered: float) -> None:
-        """Note that the `count` newest of `there` items were offered at `offered` (seconds)."""
-        newest = self._newest()
-        self.ages.mark(newest - count + 1, offered, newest - there + 1)
+    def is_due(self, offered: float) -> bool:
+        """Whether items that were offered at `offered` (seconds), and came in now, need a mark."""
+        return not self.ages.last <= offered < self.ages.due
 
-    def enter(self, count: int, there: int, offered: float) -> None:
-        """Count the `count` newest of `there` items, offered at `offered`, as accepted."""
-        self.enqueued += count
-        self.marked(count, there, offered)
+    def mark(self, count: int, span: int, offered: float) -> None:
+        """Note that the `count` newest of `span` items were offered at `offered` (seconds).
 
-    def marked(self, count: int, there: int, offered: float) -> None:
-        """`mark`, if that is due."""
-        if not self.ages.last <= offered < self.ages.due:
-            self.mark(count, there, offered)
+        `span`: places from the oldest item's to the newest's; items may have left in between.
+        """
+        newest = self.newest()
+        self.ages.mark(newest - count + 1, offered, newest - span + 1)
 
     def drop(self, count: int) -> None:
         """A policy dropped the `count` oldest."""
@@ -68,14 +65,14 @@ class Accounts:
 
     def lose(self, count: int, behind: int) -> None:
         """`count` items turned out to be damaged, with `behind` items after them."""
-        self.ages.lose(self._newest() - behind - count + 1, count)
+        self.ages.lose(self.newest() - behind - count + 1, count)
         self.discarded += count
         self.damaged += count
 
-    def oldest_age(self, there: int, now: float) -> float:
-        """Seconds since the oldest of `there` items was offered; 0.0 if there are none."""
-        newest = self._newest()
-        return self.ages.age(newest - there + 1, newest, now)
+    def oldest_age(self, span: int, now: float) -> float:
+        """Seconds since the oldest of `span` items was offered; 0.0 if there are none."""
+        newest = self.newest()
+        return self.ages.age(newest - span + 1, newest, now)
 
     def reconcile(self, there: int) -> None:
         """After an interruption: `there` items are in the queue or leased. What is there and not
@@ -86,7 +83,7 @@ class Accounts:
         else:
             self.enqueued -= missing
 
-    def snapshot(self, now: float, *, there: int, **facts: Any) -> QueueStats:
+    def snapshot(self, now: float, *, span: int, **facts: Any) -> QueueStats:
         """All there is to say at `now`; `facts` are the fields that are not kept here."""
         return QueueStats(
             enqueued=self.enqueued,
@@ -100,10 +97,10 @@ class Accounts:
             damaged=self.damaged,
             spilled_bytes=self.spilled_bytes,
             refilled_bytes=self.refilled_bytes,
-            oldest_age_seconds=self.oldest_age(there, now),
+            oldest_age_seconds=self.oldest_age(span, now),
             **facts,
         )
 
-    def _newest(self) -> int:
+    def newest(self) -> int:
         """The place of the newest item, among those that are in the queue or left it in turn."""
         return self.enqueued - self.dropped_newest - self.damaged

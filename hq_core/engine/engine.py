@@ -70,6 +70,8 @@ _MAX_LEASED_BYTES: Final = 64 * 1024 * 1024
 """What may be out under leases; or as much as memory holds, if that is more."""
 _PATIENCE: Final = 0.05
 """Seconds for which a consumer that has some items waits for the backend to give the rest."""
+_STORE_BLOCK: Final = 64 * 1024
+"""Bytes that have to be consumed, at most, before a full store has room again."""
 _CONSEQUENCES: Final[dict[WhenFull, str]] = {
     "block": "its producers wait until there is room",
     "drop_oldest": "its oldest items are dropped",
@@ -105,7 +107,8 @@ class Engine:
     ) -> None:
         self.stream_id = stream_id
         self.when_full = when_full
-        self.largest = min(memory.capacity()[1], MAX_MESSAGE_BYTES)
+        most_items, most_bytes = memory.capacity()
+        self.largest = min(most_bytes, MAX_MESSAGE_BYTES)
         self.unlimited = limiter.burst is None
         self.durable = durable
         self.state: Literal["open", "shut down", "lost", "closed", "forked"] = "open"
@@ -127,6 +130,8 @@ class Engine:
         self._producers = Line(clock)
         self._spilling = False  # an item was admitted and is on its way to the backend
         self._landing: tuple[int, int] | None = None  # before a landing: items in memory, `passed`
+        least = max(min(READ_RECORDS, most_items // 2), _MIN_PUMPED)
+        self._pumped = least, min(READ_BYTES, most_bytes // 2)  # room that pays for the pump
         self._notices = Notices()
         self._errands = False  # there is something to do once no lock is held
         self._closing = False  # such as what is left of `close`
@@ -174,7 +179,7 @@ class Engine:
                     if taken:
                         self._accounts.enqueued += 1
                         if now >= self._accounts.ages.due:
-                            self._accounts.mark(1, self._there(), now)
+                            self._accounts.mark(1, self._span(), now)
                         if self._consumers.waiting:
                             self._consumers.wake(1)
             except BaseException:
@@ -215,6 +220,7 @@ class Engine:
         """
         if not self._locks.enter_io(deadline):
             raise QueueFull("memory is full, and the backend is busy with another call")
+        dequeued = self._accounts.dequeued
         try:
             accepted = self._spill(items, offered, waiter, holder or this_thread.holder)
         except HybridQueueError:
@@ -227,7 +233,10 @@ class Engine:
             self._locks.io.release()
             if self._errands:
                 self._afterwards()
-        self.pumping.wake_if_needed()
+        # A durable queue stores though memory has room. Elsewhere it was full just now, and who has
+        # taken something since then could not know that the pump would have work.
+        if self.durable or not accepted or self._accounts.dequeued != dequeued:
+            self.pumping.wake_if_needed()
         return accepted
 
     # ---- consumers -------------------------------------------------------------------------
@@ -389,6 +398,11 @@ class Engine:
             depth = self._there() - self._in_flight.leased()[0]
             return depth, self._accounts.enqueued, self._accounts.dequeued
 
+    def has_disk_data(self) -> bool:
+        """Whether items are stored that memory does not hold."""
+        with self._locks.mutex:
+            return self.overflow.stored > 0
+
     def why_empty(self) -> str:
         """What to tell a consumer that got nothing."""
         depth, _, _ = self.counts()
@@ -406,7 +420,7 @@ class Engine:
             by_count = most_bytes >= most_items * MAX_MESSAGE_BYTES  # then that is what limits
             return self._accounts.snapshot(
                 now,
-                there=there,
+                span=self._span(),
                 stream_id=self.stream_id,
                 depth=there - leased,
                 leased=leased,
@@ -439,6 +453,7 @@ class Engine:
             if self.state == "open":
                 self.state = "shut down"
                 self._wake_everybody()
+                self._errands = self._locks.inside  # it may be about to park: see `_afterwards`
 
     def close(
         self, *, finish: bool = True, keep: bool = False, holder: Holder | None = None
@@ -516,6 +531,9 @@ class Engine:
             return  # this call is within another one of this thread, which comes here too
         closing, self._closing, self._errands = self._closing, False, False
         try:
+            if self.state != "open":  # whoever was interrupted by that may have parked since
+                with self._locks.mutex:
+                    self._wake_everybody()
             if closing:
                 self._unwinding.run(wait=not self.pumping.in_step())
         finally:
@@ -565,7 +583,8 @@ class Engine:
             if self.durable:
                 missing = overflow.passed - self._memory.items() - in_flight.records()
             if in_hand:
-                in_flight.put_back_newest(in_hand, missing)
+                place = self._accounts.newest() - self._memory.items() - overflow.stored
+                in_flight.put_back_newest(in_hand, missing, place - len(in_hand) + 1)
                 self._accounts.dequeued -= len(in_hand)
             elif missing > 0:  # lost in the middle of the tier's code: with this thread, that is
                 in_flight.hand(this_thread.holder, missing, 0)
@@ -590,11 +609,17 @@ class Engine:
         if admit and not self._limiter.admit(len(items), offered):
             self._accounts.rate_limited += len(items)
             raise _rate_limited(self._limiter, len(items))
-        if self.durable or self.overflow.stored or not self._memory.offer(items):
+        overflow = self.overflow
+        if self.durable or overflow.depth != overflow.passed or not self._memory.offer(items):
             return False
-        self._accounts.enter(len(items), self._there(), offered)
-        self._consumers.wake(len(items))
-        self._wake_producers()
+        accounts, count = self._accounts, len(items)
+        accounts.enqueued += count
+        if accounts.is_due(offered):
+            accounts.mark(count, self._span(), offered)
+        if self._consumers.waiting:
+            self._consumers.wake(count)
+        if self._producers.waiting:
+            self._wake_producers()
         return True
 
     def _spill(
@@ -602,7 +627,8 @@ class Engine:
     ) -> bool:
         """Holds `io` only."""
         overflow, change = self.overflow, self._locks.change
-        overflow.check_capacity(items, (0, 0) if self.durable else self._memory.capacity())
+        if overflow.max_bytes is not None:
+            overflow.check_capacity(items, (0, 0) if self.durable else self._memory.capacity())
         before = overflow.size_bytes
         while True:
             self._spilling = True
@@ -613,9 +639,10 @@ class Engine:
                 return True
             change(self._in_flight.finish, holder)  # it is here: so it is done with what it took
             with suppress(HybridQueueError):  # a consumer's trouble, not this producer's
-                if self._refill():
+                if self._refill(wanted=0):
                     continue
-            drops = self.when_full == "drop_oldest" and self._may_drop(items, before)
+            by_bound = full.__cause__ is None
+            drops = self.when_full == "drop_oldest" and self._may_drop(items, before, by_bound)
             if drops and change(self._drop_oldest):
                 continue
             accepted = change(self._no_room, items, offered, waiter, full)
@@ -629,10 +656,10 @@ class Engine:
             full = self.overflow.append(items, offered, pinned)
         finally:
             self._settle()
+        if full is None:
+            return None
         consequence = _CONSEQUENCES.get(self.when_full)
-        if (
-            full is not None and full.__cause__ is not None and consequence
-        ):  # the disk, not the bound
+        if full.__cause__ and consequence:  # the disk, not the bound
             message = "%r: %s; %s"
             self._notices.add_at_times(self._clock(), message, self.stream_id, full, consequence)
             self._errands = True
@@ -648,7 +675,7 @@ class Engine:
         """Apply ``when_full``. Holds `io` too. None: try again."""
         if self._put(items, offered):  # memory may have drained while the backend was asked
             return True
-        if self._must_trim():
+        if self._must_trim() or self._may_yet_drop():
             return None
         is_away = isinstance(full, BackendUnavailable)
         if self.when_full == "drop_newest" or (self.when_full == "drop_oldest" and is_away):
@@ -663,11 +690,21 @@ class Engine:
             self._wake_producers(stood_at)
         return False
 
-    def _may_drop(self, items: Sequence[bytes], before: int) -> bool:
+    def _may_yet_drop(self) -> bool:
+        """Whether there was nothing to drop only because consumers had taken what was at hand."""
+        overflow = self.overflow
+        if self.when_full != "drop_oldest" or overflow.away or overflow.retry_trim < math.inf:
+            return False
+        at_hand = self._memory.items() or overflow.ahead or self._in_flight.back
+        can_read = overflow.unread and overflow.damage is None
+        return not at_hand and bool(can_read or (overflow.passed and not self.durable))
+
+    def _may_drop(self, items: Sequence[bytes], before: int, by_bound: bool) -> bool:
         """Whether dropping the oldest item can make room for `items`. Holds `io` only.
 
-        `before` were the live bytes when this began. Once as many have gone as the items need,
-        what is missing is not room.
+        `by_bound`: it is our own bound that they do not fit into. Otherwise the store is full;
+        `before` were the live bytes when this began, and once as many have gone as the items need,
+        and the blocks that stores give back, what is missing is not room.
         """
         overflow = self.overflow
         if not (overflow.stored or self.durable):
@@ -676,7 +713,7 @@ class Engine:
             return False
         if self._in_flight.runs and (overflow.max_bytes or 0) < self._in_flight.pinned():
             return False  # what is dropped stays where it is, behind what somebody holds
-        return before - overflow.size_bytes < overflow.cost(items)
+        return by_bound or before - overflow.size_bytes < overflow.cost(items) + _STORE_BLOCK
 
     def _drop_oldest(self) -> bool:
         """Drop the oldest item, if there is one that takes no I/O. Holds `io` too."""
@@ -717,6 +754,8 @@ class Engine:
         self, max_items: int, waiter: Waiter | None, holder: Holder, lease: Lease | None
     ) -> list[bytes] | None:
         in_flight = self._in_flight
+        if self.state in _OVER:
+            self._refuse()
         if in_flight.leases and in_flight.lapse(self._clock()):
             self._after_leases()
         in_flight.finish(holder)
@@ -735,7 +774,7 @@ class Engine:
             return items
         return self._wait_or_refuse(waiter, self._consumers if max_items > 0 else self._lessees)
 
-    def _collect(  # noqa: C901 # in one piece, since an interruption must find out what is taken
+    def _collect(  # in one piece, since an interruption must find out what is taken
         self, max_items: int, holder: Holder, lease: Lease | None
     ) -> list[bytes]:
         """Up to `max_items` of what was given back, in memory and read ahead, in this order."""
@@ -744,6 +783,7 @@ class Engine:
         runs = in_flight.take_back(max_items, holder, until) if in_flight.back else []
         items: list[bytes] = []
         try:
+            place = self._accounts.newest() - self._memory.items() - overflow.stored + 1
             returned = [item for run in runs for item in run.items]
             left = max_items - len(returned)
             if left:
@@ -755,7 +795,7 @@ class Engine:
             taken = returned + items
             if lease is not None and until is not None:
                 if items:
-                    run = in_flight.lease(items, until)
+                    run = in_flight.lease(items, until, place)
                     runs += [run]
                     items = []
                 lease.items, lease.runs = taken, runs
@@ -766,22 +806,20 @@ class Engine:
                     in_flight.hand(holder, len(items), sum(map(len, items)))
                 for run in runs:
                     run.items = []
+                in_flight.advance()
                 count = len(taken)
                 self._accounts.dequeued += count
         except BaseException:
-            for run in runs:
-                in_flight.put_back(run)
+            in_flight.put_back(runs)
             if items:
                 missing = overflow.passed - self._memory.items() - in_flight.records()
-                in_flight.put_back_newest(items, missing)
+                in_flight.put_back_newest(items, missing, place)
             raise
         return taken
 
     def _wait_or_refuse(self, waiter: Waiter | None, line: Line) -> list[bytes] | None:
         """Nothing can be had without I/O. None: but with it."""
         overflow = self.overflow
-        if self.state in _OVER:
-            self._refuse()
         if line is self._consumers:
             if overflow.damage is not None:
                 damage, overflow.damage = overflow.damage, None
@@ -837,8 +875,8 @@ class Engine:
         return not overflow.stored
 
     def _refill(self, wanted: int = 1) -> bool:
-        """Read the next batch if so many items are not at hand, land it in memory, trim; whether
-        any of it was possible. Holds `io` only."""
+        """Read the next batch if so many items are not at hand, or memory has room for it, land it
+        there, trim; whether any of it was possible. Holds `io` only."""
         overflow = self.overflow
         if self.state in _OVER:
             return False
@@ -846,7 +884,8 @@ class Engine:
             self._settle()
         read = False
         at_hand = len(overflow.ahead)
-        if overflow.unread and (not at_hand or self._memory.items() + at_hand < wanted):
+        short = self._memory.items() + at_hand < wanted
+        if overflow.unread and (short or (not at_hand and self._memory.room()[0])):
             read = overflow.damage is None and self._read_on()
         landed = self._locks.change(self._land)
         return self._trim() or landed or read
@@ -946,9 +985,12 @@ class Engine:
             overflow.doing, in_flight.done = "", done
             # Until here.
             if change > 0:
-                accounts.marked(change, self._there(), offered)
-                self._consumers.wake(change)
-            self._wake_producers()
+                if accounts.is_due(offered):
+                    accounts.mark(change, self._span(), offered)
+                if self._consumers.waiting:
+                    self._consumers.wake(change)
+            if self._producers.waiting:
+                self._wake_producers()
 
     def _has_pump_work(self) -> bool:
         """Whether there is something to trim, or memory has room for all that is stored, or for a
@@ -956,7 +998,7 @@ class Engine:
         overflow = self.overflow
         if self.state in _OVER or self._must_trim():
             return self.state not in _OVER
-        stored = overflow.stored
+        stored = overflow.depth - overflow.passed
         if not stored or overflow.away or overflow.damage is not None:
             return False
         items, size = self._memory.room()
@@ -964,9 +1006,7 @@ class Engine:
             return True
         if overflow.ahead and len(overflow.ahead[0]) > size:
             return False
-        most_items, most_bytes = self._memory.capacity()
-        worthwhile = max(min(READ_RECORDS, most_items // 2), _MIN_PUMPED)
-        return items >= worthwhile and size >= min(READ_BYTES, most_bytes // 2)
+        return items >= self._pumped[0] and size >= self._pumped[1]
 
     # ---- inside, state: the mutex is held ----------------------------------------------------
 
@@ -974,6 +1014,13 @@ class Engine:
         """Items in the queue, and out under a lease."""
         in_flight, stored = self._in_flight, self.overflow.stored
         return self._memory.items() + stored + in_flight.back + in_flight.leased()[0]
+
+    def _span(self) -> int:
+        """Places from that of the oldest item, out under a lease or not, to that of the newest."""
+        first = self._in_flight.first_place()
+        if first is None:
+            return self._memory.items() + self.overflow.stored
+        return self._accounts.newest() - first + 1
 
     def _wake_everybody(self) -> None:
         for line in (self._consumers, self._lessees, self._producers):

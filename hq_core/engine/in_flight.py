@@ -21,7 +21,7 @@ Rules:
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 __all__ = ["MAX_OVERTAKING", "MAX_OVERTAKING_BYTES", "Holder", "InFlight", "Run"]
@@ -58,7 +58,7 @@ class State(enum.Enum):
 class Run:
     """Neighbouring items that were handed out together."""
 
-    __slots__ = ("count", "holder", "items", "mark", "size", "state", "until")
+    __slots__ = ("count", "holder", "items", "mark", "place", "size", "state", "until")
 
     def __init__(self, state: State, count: int, size: int) -> None:
         self.state = state
@@ -68,6 +68,8 @@ class Run:
         self.holder: Holder | None = None
         self.items: list[bytes] = []
         """The items, if they may be given back."""
+        self.place = 0
+        """The place of the first, if they may be given back; places are 1, 2, 3 and so on."""
         self.until = math.inf
         """When a lease ends, on the engine's clock."""
         self.mark = (0, 0)
@@ -76,9 +78,9 @@ class Run:
     def split(self, count: int) -> "tuple[Run, Run]":
         """What was given back, as two: its first `count` items, and the rest, if any."""
         parts = []
-        for items in (self.items[:count], self.items[count:]):
+        for place, items in ((0, self.items[:count]), (count, self.items[count:])):
             part = Run(State.BACK, len(items), sum(map(len, items)))
-            part.items = items
+            part.items, part.place = items, self.place + place
             parts.append(part)
         return parts[0], parts[1]
 
@@ -114,6 +116,13 @@ class InFlight:
         """Bytes of records that are done, but behind one that is not."""
         return sum(run.size for run in self.runs if run.state is State.DONE)
 
+    def first_place(self) -> int | None:
+        """The place of the oldest item that is leased or was given back; None if there is none."""
+        if not (self.leases or self.back):
+            return None
+        out = (State.LEASED, State.BACK)
+        return next((run.place for run in self.runs if run.state in out), None)
+
     def next_lapse(self) -> float:
         """When the next lease ends; infinity if there is none."""
         return min((run.until for run in self.leases), default=math.inf)
@@ -127,15 +136,11 @@ class InFlight:
         self.runs.append(run)
         self.advance()
 
-    def drop(self, count: int, size: int) -> None:
-        """A policy drops the next `count` records of the log."""
-        self.runs.append(Run(State.DONE, count, size))
-        self.advance()
-
-    def lease(self, items: list[bytes], until: float) -> Run:
-        """Lease the next `items` of the queue."""
+    def lease(self, items: list[bytes], until: float, place: int) -> Run:
+        """Lease the next `items` of the queue, the first of which has `place`."""
         run = Run(State.LEASED, len(items), sum(map(len, items)))
-        run.items, run.until = items, until
+        run.items, run.until, run.place = items, until, place
+        self._handed = (self._handed[0] + run.count, self._handed[1] + run.size)
         self.leases.append(run)
         self.runs.append(run)
         return run
@@ -172,29 +177,28 @@ class InFlight:
             if state is State.HELD:
                 for run in taken:
                     self._hold(run, holder)
-            self.advance()
         except BaseException:
-            for run in taken:
-                self.put_back(run)
+            self.put_back(taken)
             raise
         return taken
 
-    def put_back(self, run: Run) -> None:
-        """`run` was taken, but its taker's call was interrupted."""
-        if run.state is State.DONE:
-            self.runs.insert(0, run)
-        run.state = State.BACK
-        self.back += run.count
+    def put_back(self, taken: Iterable[Run]) -> None:
+        """These runs were taken just now, but their taker's call was interrupted."""
+        for run in taken:
+            if run.state is not State.BACK:
+                run.state = State.BACK
+                self.back += run.count
         self._forget_leases()
 
-    def put_back_newest(self, items: list[bytes], missing: int) -> None:
-        """`items` were taken last, but their taker's call was interrupted.
+    def put_back_newest(self, items: list[bytes], missing: int, place: int) -> None:
+        """`items`, the first of which has `place`, were taken last, but their taker's call was
+        interrupted.
 
         `missing`: how many records of a durable queue are in no run. They are these, or if there
         are none, `items` are the newest run.
         """
         run = Run(State.BACK, len(items), sum(map(len, items)))
-        run.items = items
+        run.items, run.place = items, place
         runs = self.runs[:-1] if self._durable and not missing else self.runs[:]
         runs.append(run)
         # No call from here on.
@@ -252,6 +256,7 @@ class InFlight:
             first = self.runs[0]
             if first.state is State.HELD and self._is_over(first):
                 first.state = State.DONE
+                self._forget(first)
             if first.state is not State.DONE:
                 break
             count = first.count if self._durable else 0
@@ -266,7 +271,20 @@ class InFlight:
         items, size = self._handed
         self._handed = run.mark = (items + run.count, size + run.size)
         run.holder = holder
-        self._held.setdefault(holder, []).append(run)
+        held = self._held.setdefault(holder, [])
+        held.append(run)
+        for other in held:  # what one takes itself does not overtake what it holds
+            other.mark = run.mark
+
+    def _forget(self, run: Run) -> None:
+        """Its holder does not hold `run` any more."""
+        holder = run.holder
+        if holder in self._held:
+            left = [other for other in self._held[holder] if other is not run]
+            if left:
+                self._held[holder] = left
+            else:
+                del self._held[holder]
 
     def _is_over(self, run: Run) -> bool:
         """Whether its holder has ended or was overtaken."""

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from threading import TIMEOUT_MAX, RLock
 from time import monotonic
 from types import TracebackType
-from typing import NoReturn, ParamSpec, Protocol, TypeVar
+from typing import NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 from hq_core.errors import HybridQueueError, ReentrantCallError
 
-__all__ = ["Locks", "OwnedLock", "is_mine"]
+__all__ = ["Locks", "OwnedLock"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -22,6 +22,9 @@ _T = TypeVar("_T")
 
 class OwnedLock(Protocol):
     """A lock that can be taken again by the thread that has it."""
+
+    def _is_owned(self) -> bool:
+        """Whether this thread holds it. `threading.Condition` relies on it too."""
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
     def release(self) -> None: ...
@@ -35,18 +38,12 @@ class OwnedLock(Protocol):
     ) -> None: ...
 
 
-def is_mine(lock: OwnedLock) -> bool:
-    """Whether this thread holds `lock`."""
-    mine: bool = lock._is_owned()  # type: ignore[attr-defined] # `Condition` relies on it too
-    return mine
-
-
 class Locks:
     """The locks of one engine. `mend` is called under the mutex when a change was interrupted."""
 
     def __init__(self, stream_id: str, mend: Callable[[], None]) -> None:
-        self.mutex: OwnedLock = RLock()
-        self.io: OwnedLock = RLock()
+        self.mutex = cast(OwnedLock, RLock())
+        self.io = cast(OwnedLock, RLock())
         self.inside = False
         """Whether a change under the mutex is under way; only its own thread can see it so."""
         self._stream_id = stream_id
@@ -74,9 +71,9 @@ class Locks:
 
         At the end of the program its owner may be a thread that runs no more: then nobody waits.
         """
-        if self.any_is_mine():
-            self.refuse_reentry()
         io = self.io
+        if io._is_owned() or self.mutex._is_owned():
+            self.refuse_reentry()
         try:
             if io.acquire(blocking=False):
                 return True
@@ -87,17 +84,17 @@ class Locks:
             left = deadline - monotonic()
             return left > 0 and io.acquire(timeout=min(left, TIMEOUT_MAX))
         except BaseException:  # Ctrl-C may come when it was taken, and before the caller knows
-            if is_mine(io):
+            if io._is_owned():
                 io.release()
             raise
 
     def only_io_is_mine(self) -> bool:
         """Whether this thread may call the backend now."""
-        return is_mine(self.io) and not is_mine(self.mutex)
+        return self.io._is_owned() and not self.mutex._is_owned()
 
     def any_is_mine(self) -> bool:
         """Whether this thread is in the middle of a call."""
-        return is_mine(self.mutex) or is_mine(self.io)
+        return self.mutex._is_owned() or self.io._is_owned()
 
     def refuse_reentry(self) -> NoReturn:
         """Raise `ReentrantCallError`."""

@@ -73,10 +73,10 @@ def open_engine(
     name = file_name(stream_id)
     path = _make_directory(directory)
     unwinding = Unwinding()
-    quarantine = Quarantine(path, name)
+    quarantine = Quarantine(path.absolute(), name)
     engine = Engine(
         stream_id,
-        directory=path,
+        directory=path.absolute(),
         quarantine=quarantine,
         memory=memory,
         max_overflow_bytes=max_overflow_bytes,
@@ -92,7 +92,7 @@ def open_engine(
     # Each step is there before what it undoes: an interruption leaves nothing behind.
     unwinding.steps.extend([held.close, lock.release, engine.let_go])
     try:
-        _own(lock, path)
+        _own(lock, stream_id)
         stream = held.stream(
             stream_id,
             max_bytes=max_overflow_bytes,
@@ -134,7 +134,7 @@ def _make_directory(directory: str | os.PathLike[str]) -> Path:
         raise BackendError(f"{path} is a file: name a directory for the overflow") from None
     except OSError as exc:
         raise BackendError(f"cannot make the directory {path}: {exc.strerror}") from exc
-    return path.absolute()
+    return path
 
 
 def _hold(path: Path) -> Directory:
@@ -144,11 +144,11 @@ def _hold(path: Path) -> Directory:
         raise BackendError(f"cannot open the directory {path}: {exc.strerror}") from exc
 
 
-def _own(lock: StreamLock, path: Path) -> None:
+def _own(lock: StreamLock, stream_id: str) -> None:
     try:
         lock.acquire()
     except OSError as exc:
-        raise BackendError(f"cannot take the lock of a stream in {path}: {exc.strerror}") from exc
+        raise BackendError(f"cannot own {stream_id!r} by {lock.path}: {exc.strerror}") from exc
 
 
 def _tell(stream_id: str, found: RecoveryReport, quarantine: Quarantine) -> None:

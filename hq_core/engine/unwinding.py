@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from threading import RLock
+from typing import cast
 
-from hq_core.engine.locks import OwnedLock, is_mine
+from hq_core.engine.locks import OwnedLock
 
 __all__ = ["Unwinding"]
 
@@ -16,7 +17,7 @@ class Unwinding:
 
     def __init__(self) -> None:
         self.steps: list[Callable[[], None]] = []
-        self._lock: OwnedLock = RLock()
+        self._lock = cast(OwnedLock, RLock())
 
     def run(self, *, wait: bool = True) -> None:
         """Take all steps. Of several callers one does, and the others return after it, if they
@@ -25,13 +26,13 @@ class Unwinding:
         A failing step does not keep the rest from being taken; the first failure is raised at the
         end. Called by a step, or in the middle of one, it returns at once.
         """
-        if is_mine(self._lock):
+        if self._lock._is_owned():
             return
         try:
             if self._lock.acquire(blocking=wait):
                 self._take_steps()
         finally:
-            if is_mine(self._lock):  # an interruption may come when it was taken just now
+            if self._lock._is_owned():  # an interruption may come when it was taken just now
                 self._lock.release()
 
     def _take_steps(self) -> None:

@@ -33,6 +33,8 @@ class StreamLock:
     def __init__(self, directory: Directory, file_name: str, stream_id: str) -> None:
         self._directory = directory
         self._name = f"{file_name}.lock"
+        self.path = directory.path / self._name
+        """The lock file; for messages."""
         self._stream_id = stream_id
         self._fd = -1
 
@@ -67,9 +69,8 @@ class StreamLock:
         except FileNotFoundError:
             pass
         except OSError as exc:
-            path = self._directory.path / self._name
             raise BackendError(
-                f"{path} cannot be removed: {exc.strerror}; the stream is free all the same"
+                f"{self.path} cannot be removed: {exc.strerror}; the stream is free all the same"
             ) from exc
         finally:
             self.abandon()

@@ -30,6 +30,7 @@ STATS = QueueStats(
     memory_limit_bytes=None,
     disk_limit_bytes=None,
     dropped_newest=0,
+    leased=0,
     damaged=0,
     spilled_bytes=1000,
     refilled_bytes=1000,

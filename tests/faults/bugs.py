@@ -1,6 +1,7 @@
 """Bugs to plant in the library: each is a way to write it wrong that the campaign has to find."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -12,15 +13,18 @@ from hq_backends.file import reader as file_reader
 from hq_backends.file import recovery as file_recovery
 from hq_backends.file.backend import FileBackend
 from hq_backends.file.files import DataFile, Sidecar
-from hq_backends.file.format import Format
+from hq_backends.file.log import Extent
+from hq_backends.file.notes import Notes
 from hq_backends.file.position import SLOT_SPACING, Position, encode
-from hq_backends.file.reader import Reader
+from hq_backends.file.space import Space
+from hq_backends.file.writer import Writer
 from hq_backends.lmdb import recovery as lmdb_recovery
 from hq_backends.lmdb.backend import LmdbBackend
 from hq_backends.lmdb.records import Span
-from hq_core.engine import overflow
+from hq_core.engine.accounts import Accounts
 from hq_core.engine.engine import Engine
-from hq_core.errors import CorruptedData
+from hq_core.engine.overflow import Overflow
+from hq_core.errors import BackendUnavailable, CorruptedData, QueueFull
 
 __all__ = ["BUGS", "Bug"]
 
@@ -41,10 +45,10 @@ def _set(owner: Any, name: str, value: object) -> None:
 
 
 def _rollback_skipped() -> None:
-    def undo(self: FileBackend) -> None:
-        self._untidy = False
+    def undo(self: Writer) -> None:
+        self._log.untidy = False
 
-    _set(FileBackend, "_undo", undo)
+    _set(Writer, "undo", undo)
 
 
 def _short_write_taken_for_whole() -> None:
@@ -61,15 +65,16 @@ def _short_read_taken_for_the_end() -> None:
 
 
 def _failed_write_acknowledged() -> None:
-    original = FileBackend.append
+    original = Writer.append
 
-    def append(self: FileBackend, records: Sequence[bytes]) -> None:
+    def append(self: Writer, records: Sequence[bytes]) -> None:
         try:
             original(self, records)
-        except OSError:
-            self._unread += len(records)
+        except (OSError, QueueFull):
+            head, tail, count, voids = self._log.extent
+            self._log.extent = (head, tail, count + len(records), voids)
 
-    _set(FileBackend, "append", append)
+    _set(Writer, "append", append)
 
 
 def _torn_tail_delivered() -> None:
@@ -85,47 +90,36 @@ def _torn_tail_delivered() -> None:
 
 
 def _position_reset_before_the_data_is_truncated() -> None:
-    original = FileBackend._restart
+    original = Writer.empty
 
-    def restart(self: FileBackend) -> None:
-        self._note(head=0, tail=0, records=0)
+    def empty(self: Writer) -> None:
+        with self._log.guard:
+            self._notes._write((0, 0, 0, 0), 0)
         original(self)
 
-    _set(FileBackend, "_restart", restart)
+    _set(Writer, "empty", empty)
 
 
 def _position_written_after_the_hole_is_punched() -> None:
-    note, trim, give_back = FileBackend._note, FileBackend.trim, FileBackend._give_back
-    trimming = False
+    give_back = Space.give_back
 
-    def late(self: FileBackend, **coming: int) -> None:
-        if not trimming:
-            note(self, **coming)
+    def move(self: Notes, extent: Extent) -> None:
+        self._log.extent = extent
 
-    def noting(self: FileBackend, head: int) -> int:
-        moved = give_back(self, head)
-        note(self, head=moved, records=self._records())
-        return moved
+    def late(self: Space) -> None:
+        give_back(self)
+        self._notes.write()
 
-    def careless(self: FileBackend, count: int) -> None:
-        nonlocal trimming
-        trimming = True
-        try:
-            trim(self, count)
-        finally:
-            trimming = False
-
-    _set(FileBackend, "_note", late)
-    _set(FileBackend, "_give_back", noting)
-    _set(FileBackend, "trim", careless)
+    _set(Notes, "move", move)
+    _set(Space, "give_back", late)
 
 
 def _position_of_the_file_before() -> None:
-    def place(self: FileBackend) -> None:
-        self._misplaced = False
+    def place(self: Notes) -> None:
+        self._log.misplaced = False
 
     _set(DataFile, "inode", lambda self: 1)
-    _set(FileBackend, "_place", place)
+    _set(Notes, "place", place)
 
 
 def _position_in_one_slot() -> None:
@@ -137,102 +131,114 @@ def _position_in_one_slot() -> None:
 
 
 def _failed_flush_tried_again() -> None:
-    original = DataFile.flush
+    original, prepare = DataFile.flush, Writer._prepare
 
     def flush(self: DataFile) -> None:
         self.flush_failed = ""
         original(self)
 
-    _set(DataFile, "flush", flush)
-    _set(FileBackend, "_prepare", _forgetful(FileBackend._prepare))
-
-
-def _forgetful(prepare: Callable[[FileBackend], None]) -> Callable[[FileBackend], None]:
-    def forgetting(self: FileBackend) -> None:
+    def forgetting(self: Writer) -> None:
         self._data.flush_failed = ""
         prepare(self)
 
-    return forgetting
+    _set(DataFile, "flush", flush)
+    _set(Writer, "_prepare", forgetting)
 
 
 def _failed_read_skips_the_record() -> None:
-    original = Reader._read_large
+    original = FileBackend.read
 
-    def read_large(self: Reader, form: Format, tail: int, size: int) -> bytes:
+    def read(self: FileBackend, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
         try:
-            return original(self, form, tail, size)
+            return original(self, skip, max_records, max_bytes)
         except OSError:
-            self.seek(self.offset + size)
+            if self.depth() > skip + 1:
+                return original(self, skip + 1, max_records, max_bytes)
             raise
 
-    _set(Reader, "_read_large", read_large)
+    _set(FileBackend, "read", read)
 
 
 def _descriptor_kept_when_closing_fails() -> None:
     def close(self: FileBackend, *, delete: bool) -> None:
-        if delete or self._head == self._tail:
+        if delete or not self._log.extent[2]:
             self._data.delete()
             self._sidecar.delete()
+            self._space.clean()
         else:
-            self._note()
+            self._notes.place()
         self._close_files()
 
     _set(FileBackend, "close", close)
 
 
 def _given_up_before_it_is_taken() -> None:
-    original = Engine._transfer
+    original = Engine.let_go
 
-    def transfer(self: Engine, max_records: int, max_bytes: int) -> int:
-        moved = original(self, max_records, max_bytes)
-        self._done += moved
-        return moved
+    def let_go(self: Engine) -> None:
+        if self.durable and not self._in_flight.runs:
+            self._in_flight.done += self._memory.items()
+        original(self)
 
-    _set(Engine, "_transfer", transfer)
-    _set(Engine, "_hand", lambda self, count: None)
+    _set(Engine, "let_go", let_go)
 
 
 def _counted_before_it_is_stored() -> None:
-    original = Engine._append
+    original = Overflow.append
 
-    def append(self: Engine, items: Sequence[bytes]) -> object:
-        self._enqueued += len(items)
-        self._stored += len(items)
-        full = original(self, items)
-        self._enqueued -= len(items)
-        self._stored -= len(items)
-        return full
+    def append(
+        self: Overflow, items: Sequence[bytes], offered: float, pinned: int
+    ) -> QueueFull | BackendUnavailable | None:
+        self.depth += len(items)
+        refusal = original(self, items, offered, pinned)
+        self.depth -= len(items)
+        return refusal
 
-    _set(Engine, "_append", append)
+    _set(Overflow, "append", append)
+    _set(Engine, "_settle", _only_if_it_worked(Engine._settle))
+
+
+def _only_if_it_worked(settle: Callable[[Engine], None]) -> Callable[[Engine], None]:
+    def settling(self: Engine) -> None:
+        if sys.exc_info()[0] is None:
+            settle(self)
+
+    return settling
 
 
 def _memory_though_something_is_stored() -> None:
-    def put(self: Engine, items: Sequence[bytes]) -> bool:
-        if not self._memory.offer(items):
-            return False
-        self._enqueued += len(items)
+    def put(self: Engine, items: Sequence[bytes], offered: float, *, admit: bool = False) -> bool:
+        if self.durable or not items or not self._memory.offer(items):
+            return not items
+        self._accounts.enter(len(items), self._there(), offered)
         return True
 
     _set(Engine, "_put", put)
 
 
 def _drops_not_counted() -> None:
-    _set(Engine, "_drop", lambda self, count: None)
+    _set(Accounts, "drop", lambda self, count: None)
 
 
 def _errors_not_wrapped() -> None:
-    _set(overflow, "_call", lambda method, *args, **options: method(*args, **options))
+    def call(
+        self: Overflow, method: Callable[..., object], *args: object, **named: object
+    ) -> object:
+        return method(*args, **named)
+
+    _set(Overflow, "_call", call)
 
 
 def _end_moved_before_the_commit() -> None:
     original = LmdbBackend.append
 
     def append(self: LmdbBackend, records: Sequence[bytes]) -> None:
-        tail = self._tail
+        held = self._log
         try:
             original(self, records)
         except BaseException:
-            self._tail = tail + sum(map(len, records)) + len(records) * self.record_overhead
+            self._log = held._replace(tail=held.tail + self.cost(records))
+            self._unsure = False
             raise
 
     _set(LmdbBackend, "append", append)
@@ -244,7 +250,7 @@ def _system_error_taken_for_damage() -> None:
     def survey(*args: Any) -> lmdb_recovery.Survey:
         try:
             return original(*args)
-        except (CorruptedData, lmdb.Error) as exc:
+        except (CorruptedData, lmdb.Error, OSError) as exc:
             return lmdb_recovery.Survey(Span(0, 0, 0), str(exc))
 
     _set(lmdb_recovery, "survey", survey)
@@ -271,9 +277,7 @@ BUGS: Final[Mapping[str, Bug]] = {
     "a descriptor is kept when closing fails": Bug(
         "file", _descriptor_kept_when_closing_fails, "EIO"
     ),
-    "items are given up before they are taken": Bug(
-        "file", _given_up_before_it_is_taken, "kill after"
-    ),
+    "closing gives up what memory has read ahead": Bug("file", _given_up_before_it_is_taken),
     "items are counted before they are stored": Bug("lmdb", _counted_before_it_is_stored, "EIO"),
     "memory is used though something is stored": Bug(
         "file, not durable", _memory_though_something_is_stored
@@ -282,6 +286,6 @@ BUGS: Final[Mapping[str, Bug]] = {
     "errors of the system come out as they are": Bug("lmdb", _errors_not_wrapped, "EIO"),
     "the end of the log moves before the commit": Bug("lmdb", _end_moved_before_the_commit, "EIO"),
     "an error of the system is taken for damage": Bug(
-        "lmdb", _system_error_taken_for_damage, "EIO"
+        "lmdb", _system_error_taken_for_damage, "EIO twice"
     ),
 }

@@ -14,8 +14,9 @@ from hq_backends.file import FileBackend, position
 from hq_backends.file.checked import PREAMBLE_BYTES, Checked, checked_of
 from hq_backends.file.format import Format, Plain
 from hq_backends.file.position import SLOT_SPACING, Position
-from hq_core import CorruptedData, RecoveryReport, Stream
+from hq_core import CorruptedData, RecoveryReport
 from hq_core.protocols import MAX_MESSAGE_BYTES
+from hq_core.spool.directory import Directory
 from hq_core.testing.spool import ANY_SIZE, numbered
 
 __all__ = [
@@ -239,34 +240,42 @@ class Opened:
 
 
 def opened(directory: Path, most: int) -> Opened:
-    """Open the stream ``s`` of `directory`, read it to its end, append to it and read that.
+    """Open the stream ``s`` of `directory`, read it to its end, twice, append to it and read that.
 
     Reads up to `most` records at once; leaves no file but what was set aside.
     """
-    backend = FileBackend(Stream("s", "s", directory))
-    try:
-        records, damage = _read_all(backend, most)
-        assert len(records) <= backend.recovered.records
-        assert damage <= backend.recovered.records
-        backend.append([b"new", b""])
-        assert _read_all(backend, most) == ([b"new", b""], 0)
-        return Opened(backend.recovered, records, damage)
-    finally:
-        backend.close(delete=True)
+    with Directory(directory) as held:
+        backend = FileBackend(held.stream("s"))
+        try:
+            records, damage = _read_all(backend, most)
+            report = backend.recovered
+            assert len(records) + damage <= report.records
+            backend.close(delete=False)
+            backend = FileBackend(held.stream("s"))
+            assert (backend.recovered.torn_bytes, backend.recovered.quarantined_bytes) == (0, 0)
+            assert _read_all(backend, most) == (records, 0)
+            backend.append([b"new", b""])
+            assert _read_all(backend, most) == ([*records, b"new", b""], 0)
+            backend.trim(len(records))
+            assert _read_all(backend, most) == ([b"new", b""], 0)
+            return Opened(report, records, damage)
+        finally:
+            backend.close(delete=True)
 
 
 def _read_all(backend: FileBackend, most: int) -> tuple[list[bytes], int]:
+    """Every record, none of which is trimmed, and how often there was damage."""
     records: list[bytes] = []
     damage = 0
-    while backend.depth():
-        assert backend.depth() > 0
+    while len(records) < backend.depth():
         before = backend.depth()
         try:
-            found = backend.read(most, ANY_SIZE)
+            found = backend.read(len(records), most, ANY_SIZE)
             assert 1 <= len(found) <= most
-            assert backend.depth() == before - len(found)
+            assert backend.depth() == before
             records += found
         except CorruptedData:
-            assert backend.depth() < before
+            assert len(records) <= backend.depth() < before
             damage += 1
+    assert backend.size_bytes() == backend.cost(records)
     return records, damage

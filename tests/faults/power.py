@@ -25,7 +25,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Final, Literal
 
-from hq_backends.file import FileBackend
+from hq_backends.file.writer import Writer
 from hq_core import CorruptedData, HybridQueue, HybridQueueError, InlinePump, Unlimited
 from hq_core.testing.forking import forked
 from hq_core.testing.spool import balanced
@@ -277,13 +277,13 @@ def _work(subject: Subject, directory: Path, seed: int, tell: Tell) -> None:
 
 def _report_flushes(acknowledged: Callable[[], int], tell: Tell) -> None:
     """From now on, in this process, tell what had been acknowledged before a flush by the clock."""
-    flush = FileBackend._flush_soon
+    flush = Writer.flush_soon
 
-    def reporting(backend: FileBackend) -> None:
+    def reporting(writer: Writer) -> None:
         before = acknowledged()
-        flush(backend)
+        flush(writer)
         with suppress(OSError):
-            os.fdatasync(backend._data.fd)  # fails if the power went meanwhile
+            os.fdatasync(writer._data.fd)  # fails if the power went meanwhile
             tell(b"f", before)
 
-    FileBackend._flush_soon = reporting  # type: ignore[method-assign, assignment] # in a child that gets killed
+    Writer.flush_soon = reporting  # type: ignore[method-assign, assignment] # in a child that gets killed

@@ -4,7 +4,8 @@
  * to `fault_arm`, or something below it, are counted; the planned ones fail, are cut short, or kill
  * the process before, amid or after what they do. Everything else passes through untouched.
  *
- * Files are recognised by their absolute path when they are opened, and by descriptor from then on.
+ * Files are recognised when they are opened, and by descriptor from then on: by an absolute path, or
+ * by one that starts at a directory that is open and was recognised itself.
  */
 
 #define _GNU_SOURCE
@@ -14,6 +15,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -71,13 +73,21 @@ int fault_descriptors(void)
 
 /* ---- inside -------------------------------------------------------------------------------- */
 
-static int is_below(const char *path)
+static int is_watched(int fd) { return fd >= 0 && fd < MOST_DESCRIPTORS && watched[fd]; }
+
+/* Is `path`, which starts at `directory` if it is relative, the directory or below it? */
+static int is_below(int directory, const char *path)
 {
-    return root_length && strncmp(path, root, root_length) == 0 &&
+    static const char open_file[] = "/proc/self/fd/";
+    if (!root_length)
+        return 0;
+    if (path[0] != '/')
+        return is_watched(directory);
+    if (strncmp(path, open_file, sizeof open_file - 1) == 0)
+        return is_watched(atoi(path + sizeof open_file - 1));
+    return strncmp(path, root, root_length) == 0 &&
            (path[root_length] == '/' || path[root_length] == '\0');
 }
-
-static int is_watched(int fd) { return fd >= 0 && fd < MOST_DESCRIPTORS && watched[fd]; }
 
 static void watch(int fd, int on)
 {
@@ -173,7 +183,9 @@ static int cut_buffers(const struct iovec *from, int count, struct iovec *to, en
 #define ON_FILE(name, parameters, arguments)                                                       \
     WRAP(int, name, parameters, arguments, is_watched(fd), WHOLE, -1)
 #define ON_PATH(name, parameters, arguments)                                                       \
-    WRAP(int, name, parameters, arguments, is_below(path), WHOLE, -1)
+    WRAP(int, name, parameters, arguments, is_below(AT_FDCWD, path), WHOLE, -1)
+#define ON_PATH_AT(name, parameters, arguments)                                                    \
+    WRAP(int, name, parameters, arguments, is_below(directory, path), WHOLE, -1)
 
 /* ---- the functions ------------------------------------------------------------------------- */
 
@@ -221,6 +233,13 @@ ON_PATH(rmdir, (const char *path), (path))
 ON_PATH(rename, (const char *path, const char *to), (path, to))
 ON_PATH(link, (const char *path, const char *to), (path, to))
 
+ON_PATH_AT(unlinkat, (int directory, const char *path, int flags), (directory, path, flags))
+ON_PATH_AT(mkdirat, (int directory, const char *path, mode_t mode), (directory, path, mode))
+ON_PATH_AT(renameat, (int directory, const char *path, int there, const char *to),
+           (directory, path, there, to))
+ON_PATH_AT(linkat, (int directory, const char *path, int there, const char *to, int flags),
+           (directory, path, there, to, flags))
+
 #define MODE                                                                                       \
     mode_t mode = 0;                                                                               \
     if (flags & (O_CREAT | __O_TMPFILE)) {                                                         \
@@ -234,7 +253,7 @@ ON_PATH(link, (const char *path, const char *to), (path, to))
 static int opening(const char *name, int (*next)(int, const char *, int, ...), int directory,
                    const char *path, int flags, mode_t mode)
 {
-    if (!is_below(path))
+    if (!is_below(directory, path))
         return next(directory, path, flags, mode);
     enum action what = before(name);
     if (what == FAIL) {

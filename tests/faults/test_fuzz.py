@@ -11,8 +11,9 @@ from hq_backends.file import FileBackend
 from hq_backends.file.checked import Checked, checked_of
 from hq_backends.file.format import Format
 from hq_backends.file.position import SLOT_SPACING, Position, encode
-from hq_core import CorruptedData, Stream
+from hq_core import CorruptedData
 from hq_core.protocols import MAX_MESSAGE_BYTES
+from hq_core.spool.directory import Directory
 from hq_core.testing.spool import ANY_SIZE
 from tests.faults.campaign import amount, note
 from tests.faults.fuzzing import (
@@ -140,16 +141,17 @@ def test_a_hostile_length_never_costs_more_memory_than_the_largest_record(
                 file.write(b"\1" * 2 * PAGE)  # a hole would mean that its start was given back
                 file.seek(max(0, min(length, MAX_MESSAGE_BYTES) - 2 * PAGE), os.SEEK_CUR)
             file.truncate(file.tell() + random.choice([0, 4, 1 << 20]))
-        tracemalloc.start()
-        backend = FileBackend(Stream("s", "s", directory))
-        while backend.depth():
-            try:
-                backend.read(1000, MAX_MESSAGE_BYTES)
-            except CorruptedData:
-                assert backend.depth() >= 0
-        backend.close(delete=True)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        with Directory(directory) as held:
+            tracemalloc.start()
+            backend = FileBackend(held.stream("s"))
+            while backend.depth():
+                try:
+                    backend.trim(len(backend.read(0, 1000, MAX_MESSAGE_BYTES)))
+                except CorruptedData:
+                    assert backend.depth() >= 0
+            backend.close(delete=True)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
         assert peak < MEMORY, f"seed {seed}"
         for path in directory.iterdir():
             path.unlink()

@@ -95,7 +95,10 @@ def test_a_program_that_ends_without_closing_leaves_what_was_stored(
     end: str,
     status: int,
 ) -> None:
-    """Its pump has a thread, and a consumer waits for ever, at another queue."""
+    """Its pump has a thread, and a consumer waits for ever, at another queue.
+
+    Whether it is told that it did not close the queue depends on what is left of Python by then.
+    """
     work = """
 queue.enqueue_many(numbered(100))
 queue.enqueue_many(numbered(200, start=100))
@@ -108,7 +111,9 @@ threading.Thread(target=idle.dequeue, daemon=True).start()
         command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert ended.returncode == status
-    assert ended.stderr.rstrip().endswith("on purpose" if status == 1 else "")
+    said, _, warning = ended.stderr.partition("Exception ignored")  # `-W error`, in a finaliser
+    assert said.rstrip().endswith("on purpose" if status == 1 else "")
+    assert not warning or "ResourceWarning: the queue 's' was never closed" in warning
     with next_owner(tmp_path, backend, options, durable) as queue:
         got = drain(queue)
     everything = numbered(300)
@@ -210,8 +215,9 @@ def test_ctrl_c_in_the_middle_of_a_dequeue_loses_nothing(
     interrupted: Callable[..., tuple[HybridQueue, Interrupted]], durable: bool
 ) -> None:
     queue, backend = interrupted(durable=durable)
-    queue.enqueue_many(numbered(3))
-    taken = [] if durable else [queue.dequeue()]
+    queue.enqueue(numbered(1)[0])
+    queue.enqueue_many(numbered(2, start=1))
+    taken = [] if durable else [queue.dequeue()]  # that was in memory, the others are not
     backend.method = "read"
     with pytest.raises(KeyboardInterrupt):
         queue.dequeue()
@@ -257,7 +263,7 @@ def test_ctrl_c_ends_a_wait_for_items_and_takes_no_wake_up_with_it(
     interrupted: Callable[..., tuple[HybridQueue, Interrupted]],
 ) -> None:
     queue, _ = interrupted()
-    with ctrl_c_when(lambda: queue._engine._consumers):
+    with ctrl_c_when(lambda: queue._engine._consumers.waiting):
         queue.dequeue()
     queue.enqueue(b"1")
     assert queue.dequeue(timeout=0) == b"1"
@@ -272,7 +278,7 @@ def test_ctrl_c_ends_a_wait_for_room_and_the_item_is_not_in_the_queue(
     queue, _ = interrupted(max_overflow_bytes=5, when_full="block")
     queue.enqueue(b"1")
     queue.enqueue(b"2")
-    with ctrl_c_when(lambda: queue._engine._producers):
+    with ctrl_c_when(lambda: queue._engine._producers.waiting):
         queue.enqueue(b"3")
     with pytest.raises(QueueFull):
         queue.enqueue(b"4", timeout=0)
@@ -289,11 +295,11 @@ def test_an_error_nobody_thought_of_rests_the_pump_and_the_consumers_are_served(
     original = Engine._refill
     failed = threading.Event()
 
-    def refill(engine: Engine) -> bool:
+    def refill(engine: Engine, wanted: int = 1) -> bool:
         if threading.current_thread().name == "hq-pump-s":
             failed.set()
             raise MemoryError("on order")
-        return original(engine)
+        return original(engine, wanted)
 
     monkeypatch.setattr(Engine, "_refill", refill)
     pump = ThreadPump()

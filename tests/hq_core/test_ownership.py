@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from hq_core import BackendError, CorruptedData, HybridQueue, StreamBusyError
+from hq_core.spool.directory import Directory
 from hq_core.spool.lock import StreamLock
 from hq_core.testing.forking import forked, in_child, killed_after
 from tests.faults.campaign import note, sentence
@@ -27,10 +28,38 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "s.lock"
 
 
+class OwnLock(StreamLock):
+    """The lock of a stream whose lock file is at `path`, with a directory of its own."""
+
+    def __init__(self, path: Path, stream_id: str = "s") -> None:
+        self._own = Directory(path.parent)
+        super().__init__(self._own, path.name.removesuffix(".lock"), stream_id)
+
+    def acquire(self) -> None:
+        try:
+            super().acquire()
+        except BaseException:
+            self._own.close()
+            raise
+
+    def release(self) -> None:
+        try:
+            super().release()
+        finally:
+            self._own.close()
+
+
+def locked(path: Path, stream_id: str = "s") -> StreamLock:
+    """The lock at `path`, taken."""
+    lock = OwnLock(path, stream_id)
+    lock.acquire()
+    return lock
+
+
 def taken(path: Path) -> bool:
     """Whether the stream has an owner; leaves things as they are."""
     try:
-        StreamLock(path, "s").release()
+        locked(path).release()
     except StreamBusyError:
         return True
     return False
@@ -51,41 +80,41 @@ def descriptors_of(path: Path) -> list[int]:
 
 
 def test_a_second_owner_in_the_same_process_is_refused(path: Path) -> None:
-    lock = StreamLock(path, "s")
+    lock = locked(path)
     with pytest.raises(StreamBusyError):
-        StreamLock(path, "s")
+        locked(path)
     lock.release()
 
 
 def test_the_refusal_names_the_stream_and_the_directory_and_says_what_to_do(path: Path) -> None:
-    lock = StreamLock(path, "camera 1")
+    lock = locked(path, "camera 1")
     with pytest.raises(StreamBusyError) as refusal:
-        StreamLock(path, "camera 1")
+        locked(path, "camera 1")
     lock.release()
     for word in ("'camera 1'", str(path.parent), "close", "another stream id or directory"):
         assert word in str(refusal.value)
 
 
 def test_a_second_owner_in_another_process_is_refused(path: Path) -> None:
-    lock = StreamLock(path, "s")
+    lock = locked(path)
 
     def child() -> None:
         with pytest.raises(StreamBusyError):
-            StreamLock(path, "s")
+            locked(path)
 
     in_child(child)
     lock.release()
 
 
 def test_a_refused_opener_does_not_disturb_the_owner(path: Path) -> None:
-    lock = StreamLock(path, "s")
+    lock = locked(path)
     for _ in range(3):
         assert taken(path)
     lock.release()
 
 
 def test_a_refused_opener_keeps_no_descriptor(path: Path) -> None:
-    lock = StreamLock(path, "s")
+    lock = locked(path)
     before = descriptors()
     assert taken(path)
     assert descriptors() == before
@@ -93,36 +122,36 @@ def test_a_refused_opener_keeps_no_descriptor(path: Path) -> None:
 
 
 def test_a_released_stream_lets_the_next_owner_in(path: Path) -> None:
-    StreamLock(path, "s").release()
-    second = StreamLock(path, "s")
+    locked(path).release()
+    second = locked(path)
     assert taken(path)
     second.release()
 
 
 def test_release_leaves_no_file_and_no_descriptor_behind(path: Path) -> None:
     before = descriptors()
-    StreamLock(path, "s").release()
+    locked(path).release()
     assert list(path.parent.iterdir()) == []
     assert descriptors() == before
 
 
 def test_streams_of_one_directory_do_not_exclude_one_another(path: Path) -> None:
-    one, other = StreamLock(path, "s"), StreamLock(path.with_name("t.lock"), "t")
+    one, other = locked(path), locked(path.with_name("t.lock"), "t")
     one.release()
     other.release()
 
 
 def test_a_lock_file_that_a_killed_owner_left_is_no_lock(path: Path) -> None:
-    killed_after(lambda: StreamLock(path, "s"))
+    killed_after(lambda: locked(path))
     assert path.exists()
-    StreamLock(path, "s").release()
+    locked(path).release()
     assert not path.exists()
 
 
 def test_the_lock_file_is_for_its_user_alone(path: Path) -> None:
     before = os.umask(0)
     try:
-        lock = StreamLock(path, "s")
+        lock = locked(path)
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -130,25 +159,53 @@ def test_the_lock_file_is_for_its_user_alone(path: Path) -> None:
 
 
 def test_the_lock_is_not_passed_on_to_a_program_that_is_started(path: Path) -> None:
-    lock = StreamLock(path, "s")
+    lock = locked(path)
     assert [os.get_inheritable(fd) for fd in descriptors_of(path)] == [False]
     lock.release()
 
 
-def test_the_stream_is_free_even_if_the_lock_file_cannot_be_removed(tmp_path: Path) -> None:
+def test_the_stream_is_free_even_if_the_lock_file_cannot_be_removed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sealed(name: str, *, dir_fd: int) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    lock = locked(path)
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", sealed)
+        with pytest.raises(BackendError, match=r"s\.lock cannot be removed: Permission denied"):
+            lock.release()
+    assert descriptors() == before - 2  # the lock's and the directory's
+    assert path.exists()
+    assert not taken(path)
+
+
+def test_a_renamed_directory_is_still_the_one_that_was_opened(tmp_path: Path) -> None:
     directory, moved = tmp_path / "spool", tmp_path / "moved"
     directory.mkdir()
-    lock = StreamLock(directory / "s.lock", "s")
+    lock = locked(directory / "s.lock")
     directory.rename(moved)
     directory.write_bytes(b"a file now: nothing below it can be removed")
-    with pytest.raises(BackendError, match="Not a directory"):
-        lock.release()
+    assert taken(moved / "s.lock")
+    lock.release()
+    assert list(moved.iterdir()) == []
     assert not taken(moved / "s.lock")
+
+
+def test_a_lock_file_in_its_place_is_left_to_whoever_made_it(path: Path) -> None:
+    lock = locked(path)
+    path.unlink()
+    other = locked(path)
+    lock.release()
+    assert path.exists()
+    assert taken(path)
+    other.release()
 
 
 def test_a_lock_file_that_somebody_removed_is_released_all_the_same(path: Path) -> None:
     before = descriptors()
-    lock = StreamLock(path, "s")
+    lock = locked(path)
     path.unlink()
     lock.release()
     assert descriptors() == before
@@ -163,7 +220,7 @@ def test_a_file_system_that_cannot_lock_is_an_error_and_keeps_no_descriptor(
     monkeypatch.setattr(fcntl, "flock", no_locks)
     before = descriptors()
     with pytest.raises(OSError, match="No locks available"):
-        StreamLock(path, "s")
+        locked(path)
     assert descriptors() == before
 
 
@@ -180,7 +237,7 @@ def test_a_symlink_in_place_of_the_lock_file_is_refused_and_not_followed(
     path.symlink_to(target)
     before = descriptors()
     with pytest.raises(OSError, match="symbolic links"):
-        StreamLock(path, "s")
+        locked(path)
     assert descriptors() == before
     assert path.is_symlink()
     assert (target.read_bytes() == b"precious") if exists else not target.exists()
@@ -189,7 +246,7 @@ def test_a_symlink_in_place_of_the_lock_file_is_refused_and_not_followed(
 def test_a_directory_in_place_of_the_lock_file_is_refused(path: Path) -> None:
     path.mkdir()
     with pytest.raises(IsADirectoryError):
-        StreamLock(path, "s")
+        locked(path)
 
 
 def test_a_queue_says_which_lock_file_it_cannot_use(path: Path) -> None:
@@ -203,7 +260,7 @@ def test_a_queue_says_which_lock_file_it_cannot_use(path: Path) -> None:
 
 
 def test_a_child_that_abandons_the_lock_does_not_release_it(path: Path) -> None:
-    lock = StreamLock(path, "s")
+    lock = locked(path)
 
     def child() -> None:
         lock.abandon()
@@ -216,7 +273,7 @@ def test_a_child_that_abandons_the_lock_does_not_release_it(path: Path) -> None:
 
 
 def test_a_child_that_abandons_the_lock_keeps_no_descriptor_of_it(path: Path) -> None:
-    lock = StreamLock(path, "s")
+    lock = locked(path)
     assert len(descriptors_of(path)) == 1
 
     def child() -> None:
@@ -332,7 +389,7 @@ class Street:
     def owner(self, name: str) -> None:
         """`name` owns the stream from the start, and will release it."""
         self.owners.add(name)
-        self.locks[name] = StreamLock(self.path, "s")
+        self.locks[name] = locked(self.path)
         self.scheduler.spawn(name, lambda: self._leave(name))
 
     def contender(self, name: str, *, leaves: bool) -> None:
@@ -341,7 +398,7 @@ class Street:
         def run() -> None:
             gone = list(self.ended)
             try:
-                self.locks[name] = StreamLock(self.path, "s")
+                self.locks[name] = locked(self.path)
             except StreamBusyError:
                 self.refused[name] = gone
                 return

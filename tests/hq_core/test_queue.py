@@ -647,7 +647,7 @@ class TestRecovery:
         queue = make_queue(1)
         assert "2147483647 bytes" in queue.recovery.reason
         assert "set aside" in caplog.text
-        assert queue.recovery.quarantine is not None
+        assert isinstance(queue.recovery.quarantine, Path)
         assert queue.recovery.quarantine.read_bytes() == b"\x7f\xff\xff\xffrest"
         assert drain(queue) == [b"old"]
 

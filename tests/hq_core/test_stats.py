@@ -1,15 +1,13 @@
 """The figures of `QueueStats` that are not accounts of items: limits, bytes, reasons, times."""
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hq_core import (
-    BackendError,
     BytesTier,
     CorruptedData,
     HybridQueue,
@@ -19,9 +17,9 @@ from hq_core import (
 )
 from hq_core.engine.stopwatch import Stopwatch
 from hq_core.engine.waiters import ThreadWaiter
-from hq_core.protocols import Waiter
 from hq_core.testing import ManualPump, MemoryBackend
 from hq_core.testing.fakes import ManualClock
+from hq_core.testing.spool import numbered
 from tests.faults.spoilable import Spoilable
 
 MakeQueue = Callable[..., HybridQueue]
@@ -52,7 +50,7 @@ def make_queue(
 
 def discards(stats: QueueStats) -> tuple[int, int, int, int]:
     """Dropped as the oldest, dropped as the newest, damaged, left at close."""
-    assert stats.enqueued == stats.dequeued + stats.discarded + stats.depth
+    assert stats.enqueued == stats.dequeued + stats.discarded + stats.leased + stats.depth
     return (
         stats.dropped - stats.dropped_newest,
         stats.dropped_newest,
@@ -158,22 +156,21 @@ def test_damage(make_queue: MakeQueue) -> None:
     assert damaged == 3 - 1 - queue.depth > 0
 
 
-def test_records_a_backend_gives_beyond_what_was_asked_count_as_damage(
-    make_queue: MakeQueue, clock: ManualClock
+def test_records_a_backend_gives_beyond_what_was_asked_are_delivered_once_and_in_order(
+    make_queue: MakeQueue,
 ) -> None:
     class Generous(MemoryBackend):
         def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
-            return super().read(2, max_bytes)
+            assert max_records <= 1024
+            return super().read(skip, max_records + 500, max_bytes)
 
     queue = make_queue(1, backend=Generous)
-    for _ in range(4):
-        queue.enqueue(b"x")
-        clock.advance(1.0)
-    assert queue.dequeue() == b"x"
-    with pytest.raises(BackendError, match="they are lost"):
-        queue.dequeue()
-    assert discards(queue.stats()) == (0, 0, 2, 0)
-    assert ages(queue) == [1.0]
+    items = numbered(2_500)
+    queue.enqueue_many(items)
+    queue.enqueue_many(items)
+    assert [queue.dequeue(0) for _ in range(5_000)] == items + items
+    assert discards(queue.stats()) == (0, 0, 0, 0)
+    assert queue.stats().dequeued == 5_000
 
 
 # ---- times -----------------------------------------------------------------------------------
@@ -189,11 +186,11 @@ def test_producers_that_wait_for_room_are_counted_while_they_do(
     begun = threading.Semaphore(0)
 
     class Announcing(Stopwatch):
-        def start(self, waiter: Waiter, now: float) -> None:
+        def start(self, waiter: Hashable, now: float) -> None:
             super().start(waiter, now)
             begun.release()
 
-    queue._engine._blocked = Announcing()
+    queue._engine._producers._waited = Announcing()
     threads = [threading.Thread(target=queue.enqueue, args=(b"3",)) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -210,12 +207,19 @@ def test_producers_that_wait_for_room_are_counted_while_they_do(
 
 
 def test_a_wait_that_ends_in_an_exception_is_over(
-    make_queue: MakeQueue, clock: ManualClock
+    make_queue: MakeQueue, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue = make_queue()
-    with contextlib.suppress(KeyboardInterrupt), queue._engine.blocked(ThreadWaiter()):
+    queue = make_queue(1, max_overflow_bytes=5, when_full="block")
+    queue.enqueue_many([b"1"])
+    queue.enqueue(b"2")
+
+    def interrupted(waiter: ThreadWaiter, timeout: float | None = None) -> bool:
         clock.advance(2.0)
         raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadWaiter, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        queue.enqueue(b"3")
     clock.advance(9.0)
     assert queue.stats().blocked_seconds == 2.0
 
@@ -286,7 +290,7 @@ def test_damage_leaves_the_other_items_as_old_as_they_are(
     with (tmp_path / "cam.overflow").open("r+b") as file:
         file.write(b"\xff\xff\xff\xff")
     queue.dequeue_many(1)
-    assert queue._engine._pump_step() is False
+    assert queue._engine.pumping.step() is False
     assert queue.stats().damaged == 2
     queue.enqueue(b"later")
     clock.advance(1.0)

@@ -14,13 +14,14 @@ Told = dict[tuple[str, str], float]
 @contextlib.contextmanager
 def busy_queue(directory: Path, stream_id: str = "cam") -> Iterator[HybridQueue]:
     """Items in memory and on disk, taken, read back and dropped; nobody touches it any more."""
+    pump = ManualPump()
     with HybridQueue(
         stream_id,
         None,
         directory,
         memory=BytesTier(100),
         limiter=Unlimited(),
-        pump=ManualPump(),
+        pump=pump,
         max_overflow_bytes=300,
         when_full="drop_newest",
     ) as queue:
@@ -28,6 +29,7 @@ def busy_queue(directory: Path, stream_id: str = "cam") -> Iterator[HybridQueue]
             queue.enqueue(bytes(50))
         queue.dequeue_many(1)
         queue.dequeue_many(2)
+        pump.step()
         yield queue
 
 

@@ -1,5 +1,6 @@
 """Opening file backends in a fresh directory."""
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hq_backends.file import FileBackend
 from hq_backends.file.position import SLOT_SPACING
 from hq_core.protocols import Stream
+from hq_core.spool.directory import Directory
 
 STREAM_FIELDS = {"max_bytes", "leftover", "on_corruption"}
 
@@ -18,8 +20,12 @@ STREAM_FIELDS = {"max_bytes", "leftover", "on_corruption"}
 class Spool:
     """A directory, and the files that a stream called ``s`` has in it."""
 
-    directory: Path
+    held: Directory
     opened: list[FileBackend]
+
+    @property
+    def directory(self) -> Path:
+        return self.held.path
 
     @property
     def path(self) -> Path:
@@ -43,18 +49,27 @@ class Spool:
         """Bytes in quarantine."""
         return sum(path.stat().st_size for path in self.directory.glob("*.quarantine-*"))
 
-    def stream(self) -> Stream:
-        return Stream("s", "s", self.directory)
+    def stream(self, **fields: Any) -> Stream:
+        return self.held.stream("s", **fields)
 
     def abandon(self, backend: FileBackend) -> None:
         """Let go of it as a killed process does."""
         self.opened.remove(backend)
+        if backend._writer.flusher is not None:
+            backend._writer.flusher.stop()
         backend._close_files()
+
+    def flip(self, offset: int) -> None:
+        """Flip a bit of the data file."""
+        data = bytearray(self.path.read_bytes())
+        data[offset] ^= 1
+        with self.path.open("r+b") as file:
+            file.write(data)
 
     def open(self, **given: Any) -> FileBackend:
         """Open the stream; `given` are fields of `Stream` and options of the backend."""
-        stream = {name: given.pop(name) for name in STREAM_FIELDS & set(given)}
-        backend = FileBackend(Stream("s", "s", self.directory, **stream), **given)
+        fields = {name: given.pop(name) for name in STREAM_FIELDS & set(given)}
+        backend = FileBackend(self.stream(**fields), **given)
         self.opened.append(backend)
         return backend
 
@@ -63,12 +78,21 @@ class Spool:
         backend.close(delete=delete)
 
 
+@pytest.fixture(autouse=True)
+def collecting_later() -> Iterator[None]:
+    """An interrupt that a test stages amid a call must not hit what the collector calls there."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(tmp_path, [])
-    yield spool
-    for backend in spool.opened:
-        backend.close(delete=True)
+    with Directory(tmp_path) as held:
+        spool = Spool(held, [])
+        yield spool
+        for backend in spool.opened:
+            backend.close(delete=True)
 
 
 @pytest.fixture
@@ -80,9 +104,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[tuple[Any, ..
         seen: list[tuple[Any, ...]] = []
         original = getattr(os, name)
 
-        def recording(*args: Any) -> Any:
+        def recording(*args: Any, **options: Any) -> Any:
             seen.append(args)
-            return original(*args)
+            return original(*args, **options)
 
         monkeypatch.setattr(os, name, recording)
         return seen

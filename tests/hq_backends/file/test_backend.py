@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hq_backends.file import FileBackend, space
-from hq_backends.file import backend as backend_module
 from hq_core.errors import BackendError, CorruptedData, QueueFull
-from hq_core.protocols import MAX_MESSAGE_BYTES, OverflowBackend, Stream
-from hq_core.testing.spool import file_size_limit
+from hq_core.protocols import MAX_MESSAGE_BYTES, OverflowBackend
+from hq_core.spool.directory import Directory
+from hq_core.testing.spool import file_size_limit, numbered, read_all
 from tests.hq_backends.file.conftest import Spool
 
 MIB = 1024 * 1024
@@ -25,13 +25,6 @@ Calls = Callable[[str], list[tuple[Any, ...]]]
 
 def framed(*records: bytes) -> bytes:
     return b"".join(len(record).to_bytes(4, "big") + record for record in records)
-
-
-def read_all(backend: FileBackend) -> list[bytes]:
-    records: list[bytes] = []
-    while backend.depth():
-        records += backend.read(1000, EVERYTHING)
-    return records
 
 
 def test_it_is_an_overflow_backend(spool: Spool) -> None:
@@ -142,10 +135,10 @@ class TestAppend:
                     backend.append([b"ghost"])
             with pytest.raises(OSError, match="truncate fails"):
                 backend.append([b"refused"])
-            assert backend.read(10, EVERYTHING) == [b"before"], "reading never sees the remains"
+            assert backend.read(0, 10, EVERYTHING) == [b"before"], "reading never sees the remains"
         backend.append([b"after"])
         assert spool.path.read_bytes() == framed(b"before", b"after")
-        assert read_all(backend) == [b"after"]
+        assert read_all(backend) == [b"before", b"after"]
 
     def test_a_full_disk_is_queue_full_and_works_again_with_space(self, spool: Spool) -> None:
         backend = spool.open()
@@ -167,38 +160,38 @@ class TestRead:
         backend = spool.open()
         backend.append([b"x" * 1316] * 49)
         preads, others = calls("pread"), [calls("fstat"), calls("lseek")]
-        for _ in range(49):
-            assert len(backend.read(1, EVERYTHING)) == 1
+        for number in range(49):
+            assert len(backend.read(number, 1, EVERYTHING)) == 1
         assert len(preads) == 1
         assert others == [[], []]
 
     def test_never_more_than_asked_for(self, spool: Spool) -> None:
         backend = spool.open()
         backend.append([b"aa", b"bb", b"cc", b"dddd"])
-        assert backend.read(1, EVERYTHING) == [b"aa"]
-        assert backend.read(10, 4) == [b"bb", b"cc"]
-        assert backend.read(10, 3) == []
-        assert backend.read(10, 4) == [b"dddd"]
-        assert backend.read(10, EVERYTHING) == []
+        assert backend.read(0, 1, EVERYTHING) == [b"aa"]
+        assert backend.read(1, 10, 4) == [b"bb", b"cc"]
+        assert backend.read(3, 10, 3) == []
+        assert backend.read(3, 10, 4) == [b"dddd"]
+        assert backend.read(4, 10, EVERYTHING) == []
 
     def test_a_record_of_ten_mebibytes_passes(self, spool: Spool) -> None:
         backend = spool.open()
         records = [b"small", b"\xab" * MAX_MESSAGE_BYTES, b"", b"\xcd" * (MAX_MESSAGE_BYTES - 1)]
         for record in records:
             backend.append([record])
-        assert backend.read(10, EVERYTHING)[0] == b"small"
-        assert backend.read(1, MAX_MESSAGE_BYTES - 1) == []
-        assert read_all(backend) == records[1:]
+        assert backend.read(0, 10, EVERYTHING) == [b"small"]
+        assert backend.read(1, 1, MAX_MESSAGE_BYTES - 1) == []
+        assert read_all(backend) == records
 
     def test_what_is_appended_while_reading_is_read(self, spool: Spool) -> None:
         backend = spool.open()
         for number in range(100):
             backend.append([b"%d" % number, b"%d again" % number])
-            assert backend.read(1, EVERYTHING) in (
+            assert backend.read(number, 1, EVERYTHING) in (
                 [b"%d" % (number // 2)],
                 [b"%d again" % (number // 2)],
             )
-        assert len(read_all(backend)) == 100
+        assert len(read_all(backend)) == 200
 
     def test_a_read_that_fails_can_be_repeated(
         self, spool: Spool, monkeypatch: pytest.MonkeyPatch
@@ -212,19 +205,31 @@ class TestRead:
         with monkeypatch.context() as patch:
             patch.setattr(os, "pread", fail)
             with pytest.raises(OSError, match="Input/output error"):
-                backend.read(1, EVERYTHING)
-        assert backend.read(2, EVERYTHING) == [b"a", b"b"]
+                backend.read(0, 1, EVERYTHING)
+        assert backend.read(0, 2, EVERYTHING) == [b"a", b"b"]
 
     def test_a_file_cut_by_somebody_else_is_corrupted_not_a_hang(self, spool: Spool) -> None:
         backend = spool.open()
         backend.append([b"aaaa", b"bbbb"])
         os.truncate(spool.path, 12)
-        assert backend.read(2, EVERYTHING) == [b"aaaa"]
+        assert backend.read(0, 2, EVERYTHING) == [b"aaaa"]
         with pytest.raises(CorruptedData, match="ends amid a record"):
-            backend.read(2, EVERYTHING)
-        assert backend.depth() == 0
+            backend.read(1, 2, EVERYTHING)
+        assert backend.depth() == 1
         backend.append([b"cccc"])
-        assert backend.read(2, EVERYTHING) == [b"cccc"]
+        assert read_all(backend) == [b"aaaa", b"cccc"]
+
+    def test_records_that_somebody_else_cut_off_are_gone_though_they_were_read(
+        self, spool: Spool
+    ) -> None:
+        backend = spool.open()
+        backend.append([b"aaaa", b"b" * 40, bytes(100_000)])
+        assert len(backend.read(0, 2, EVERYTHING)) == 2
+        os.truncate(spool.path, 12)
+        with pytest.raises(CorruptedData, match="2 records"):
+            backend.read(2, 1, EVERYTHING)
+        backend.append([b"cccc"])
+        assert read_all(backend) == [b"aaaa", b"cccc"]
 
     @given(
         st.lists(st.sampled_from([0, 1, 1316, 65_531, 65_532, 65_533, 131_072]), max_size=12),
@@ -236,13 +241,14 @@ class TestRead:
         self, tmp_path_factory: pytest.TempPathFactory, sizes: list[int], at_once: int
     ) -> None:
         records = [bytes([number]) * size for number, size in enumerate(sizes)]
-        backend = FileBackend(Stream("s", "s", tmp_path_factory.mktemp("spool")))
-        for record in records:
-            backend.append([record])
-        got: list[bytes] = []
-        while backend.depth():
-            got += backend.read(at_once, EVERYTHING)
-        backend.close(delete=True)
+        with Directory(tmp_path_factory.mktemp("spool")) as held:
+            backend = FileBackend(held.stream("s"))
+            for record in records:
+                backend.append([record])
+            got: list[bytes] = []
+            while len(got) < len(records):
+                got += backend.read(len(got), at_once, EVERYTHING)
+            backend.close(delete=True)
         assert got == records
 
 
@@ -250,7 +256,6 @@ class TestSpace:
     def test_a_drained_file_is_truncated(self, spool: Spool) -> None:
         backend = spool.open()
         backend.append([b"a", b"b"])
-        backend.read(2, EVERYTHING)
         backend.trim(1)
         assert backend.size_bytes() == 5
         assert spool.path.stat().st_size == 10
@@ -263,25 +268,59 @@ class TestSpace:
     def test_a_file_that_is_read_but_not_trimmed_stays(self, spool: Spool) -> None:
         backend = spool.open()
         backend.append([b"a"])
-        backend.read(1, EVERYTHING)
+        backend.read(0, 1, EVERYTHING)
         assert spool.path.stat().st_size == 5
         backend.append([b"b"])
         backend.trim(1)
-        assert backend.read(1, EVERYTHING) == [b"b"]
+        assert backend.read(0, 1, EVERYTHING) == [b"b"]
 
-    def test_trimming_what_was_not_read_is_refused(self, spool: Spool) -> None:
+    def test_trimming_more_than_there_is_is_refused(self, spool: Spool) -> None:
         backend = spool.open()
         backend.append([b"a", b"b"])
-        backend.read(1, EVERYTHING)
-        with pytest.raises(ValueError, match="2 records to trim, 1 read"):
-            backend.trim(2)
+        with pytest.raises(ValueError, match="3 records to trim, 2 are there"):
+            backend.trim(3)
+        backend.trim(0)
+        assert read_all(backend) == [b"a", b"b"]
+
+    def test_trimming_what_was_not_read_walks_headers_a_block_at_a_time(
+        self, spool: Spool, calls: Calls
+    ) -> None:
+        backend = spool.open()
+        backend.append(numbered(2000, size=1000))
+        preads = calls("pread")
+        backend.trim(1000)
+        assert len(preads) < 20
+        assert read_all(backend) == numbered(1000, start=1000, size=1000)
+
+    def test_what_is_trimmed_needs_no_walk_if_nothing_stays(
+        self, spool: Spool, calls: Calls
+    ) -> None:
+        backend = spool.open()
+        backend.append(numbered(2000, size=1000))
+        preads = calls("pread")
+        backend.trim(2000)
+        assert preads == []
+
+    def test_a_trim_that_meets_damage_on_its_way_changes_nothing(self, spool: Spool) -> None:
+        backend = spool.open()
+        backend.append(numbered(4))
+        with spool.path.open("r+b") as file:
+            file.seek(2 * 13)
+            file.write(b"\xff" * 4)
+        for _ in range(2):
+            with pytest.raises(CorruptedData):
+                backend.trim(3)
+        assert (backend.depth(), backend.size_bytes()) == (4, 4 * 13)
+        backend.trim(2)
+        with pytest.raises(CorruptedData, match="2 records, are in"):
+            backend.read(0, 1, EVERYTHING)
+        assert (backend.depth(), backend.size_bytes()) == (0, 0)
 
     def test_a_truncate_that_fails_leaves_all_as_it_was(
         self, spool: Spool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         backend = spool.open()
         backend.append([b"a"])
-        backend.read(1, EVERYTHING)
 
         def refuse(fd: int, size: int) -> None:
             raise OSError(errno.EIO, "truncate fails")
@@ -301,14 +340,14 @@ class TestSpace:
         """Thirty mebibytes pass through a backlog of one; both ways of giving space back."""
         if not punching:
             monkeypatch.setattr(space, "punch", lambda fd, start, end: False)
-            monkeypatch.setattr(backend_module, "_REWRITE_FROM", MIB)
+            monkeypatch.setattr(space, "_REWRITE_FROM", MIB)
         backend = spool.open()
         record = os.urandom(65_000)
         allocated = []
         for number in range(30 * 16):
             backend.append([number.to_bytes(4, "big") + record])
             if number >= 16:
-                (got,) = backend.read(1, EVERYTHING)
+                (got,) = backend.read(0, 1, EVERYTHING)
                 assert int.from_bytes(got[:4], "big") == number - 16
                 assert got[4:] == record
                 backend.trim(1)
@@ -317,25 +356,48 @@ class TestSpace:
         assert spool.names() == ["s.overflow"]
         assert len(read_all(backend)) == 16
 
-    def test_a_rewrite_that_fails_changes_nothing_and_waits_before_the_next(
+    def test_a_rewrite_that_fails_is_no_failed_trim_and_waits_before_the_next(
         self, spool: Spool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(space, "punch", lambda fd, start, end: False)
-        monkeypatch.setattr(backend_module, "_PUNCH_STEP", 0)
-        monkeypatch.setattr(backend_module, "_REWRITE_FROM", 2000)
+        monkeypatch.setattr(space, "_PUNCH_STEP", 0)
+        monkeypatch.setattr(space, "_REWRITE_FROM", 2000)
         backend = spool.open()
-        records = [b"%04d" % number * 250 for number in range(8)]
+        records = numbered(16, size=1000)
         backend.append(records)
-        assert backend.read(4, EVERYTHING) == records[:4]
+        assert backend.read(0, 4, EVERYTHING) == records[:4]
+        tried: list[object] = []
+
+        def cut_short(*args: object) -> int:
+            tried.append(args)
+            return 0
+
         with monkeypatch.context() as patch:
-            patch.setattr(os, "sendfile", lambda *_: 0)
-            with pytest.raises(OSError, match="shorter"):
-                backend.trim(4)
-            backend.append([b"more"])
+            patch.setattr(os, "sendfile", cut_short)
+            backend.trim(9)
+            backend.trim(1)
+        assert len(tried) == 1
+        assert backend.depth() == 6
         assert spool.names() == ["s.overflow"]
-        assert backend.read(3, EVERYTHING) == records[4:7]
-        backend.trim(7)
-        assert read_all(backend) == [records[7], b"more"]
+        backend.append([b"more"])
+        assert backend.read(0, 2, EVERYTHING) == records[10:12]
+        backend.trim(5)
+        assert read_all(backend) == [*records[15:], b"more"]
+
+    def test_space_that_cannot_be_given_back_is_no_failed_trim(
+        self, spool: Spool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def failing(*_: object) -> bool:
+            raise OSError(errno.EIO, "punching fails")
+
+        backend = spool.open()
+        backend.append([bytes(MIB), bytes(MIB), b"left"])
+        with monkeypatch.context() as patch:
+            patch.setattr(space, "punch", failing)
+            backend.trim(1)
+        assert read_all(backend) == [bytes(MIB), b"left"]
+        backend.trim(1)
+        assert spool.path.stat().st_blocks * 512 < MIB
 
 
 class TestClose:
@@ -356,7 +418,6 @@ class TestClose:
     def test_keeping_nothing_leaves_nothing(self, spool: Spool) -> None:
         backend = spool.open()
         backend.append([b"a"])
-        backend.read(1, EVERYTHING)
         backend.trim(1)
         spool.close(backend)
         assert spool.names() == []

@@ -11,7 +11,7 @@ from hq_backends.file import space
 from hq_backends.file.flusher import Flusher
 from hq_core.errors import BackendError
 from hq_core.queue import HybridQueue
-from hq_core.testing.spool import ANY_SIZE, numbered, read_all
+from hq_core.testing.spool import numbered, read_all
 from tests.hq_backends.file.conftest import Spool
 
 
@@ -39,7 +39,6 @@ def test_never_flushes_nothing(spool: Spool, done: list[str]) -> None:
     backend = spool.open()
     for _ in range(3):
         backend.append(numbered(3))
-    backend.read(5, ANY_SIZE)
     backend.trim(2)
     assert [call for call in done if "sync" in call] == []
 
@@ -90,8 +89,6 @@ def test_the_position_is_flushed_before_space_is_given_back(
     backend = spool.open(fsync="always")
     backend.append([bytes(600_000)] * 3)
     done.clear()
-    backend.read(1, ANY_SIZE)
-    backend.read(1, ANY_SIZE)
     backend.trim(2)
     assert done == ["pwrite position", "fdatasync position", "punch data"]
 
@@ -102,7 +99,6 @@ def test_the_truncated_file_is_flushed_before_the_position_and_that_before_more(
     backend = spool.open(fsync="always")
     backend.append([bytes(1_100_000)])
     done.clear()
-    read_all(backend)
     backend.trim(1)
     backend.append([b"x"])
     assert done == [
@@ -198,7 +194,7 @@ def fail(*_: object) -> None:
 def test_what_was_appended_is_flushed_soon_by_a_thread(spool: Spool) -> None:
     backend = spool.open(fsync="interval", fsync_interval=0.001)
     backend.append([b"x", b""])
-    while backend._committed < 9:  # ends by itself, or the watchdog ends the run
+    while backend._log.committed < 9:  # ends by itself, or the watchdog ends the run
         threading.Event().wait(0.001)
     assert b"x" in spool.path.read_bytes()
 
@@ -212,6 +208,7 @@ def test_a_thread_that_has_nothing_to_flush_sleeps() -> None:
         flushed.set()
 
     flusher = Flusher(flush, 0.001)
+    flusher.start()
     for _ in range(3):
         flushed.clear()
         flusher.dirty()
@@ -220,15 +217,38 @@ def test_a_thread_that_has_nothing_to_flush_sleeps() -> None:
     assert flushes == ["flush"] * 3
 
 
-def test_a_thread_that_was_never_needed_is_never_started() -> None:
-    before = threading.active_count()
-    flusher = Flusher(lambda: None, 0.1)
-    assert threading.active_count() == before
-    flusher.stop()
+def test_there_is_a_thread_from_opening_to_closing(spool: Spool) -> None:
+    """Starting it later would be one more reason for an append to fail."""
+    backend = spool.open(fsync="interval")
+    assert [t.name for t in threading.enumerate()].count("hq-flush") == 1
+    spool.close(backend)
+    assert not any(thread.name == "hq-flush" for thread in threading.enumerate())
+
+
+def test_an_opening_that_fails_leaves_no_thread(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    with pytest.raises(RuntimeError, match="new thread"):
+        spool.open(fsync="interval")
+
+
+def test_stopping_comes_through_at_any_moment_and_may_be_repeated() -> None:
+    for number in range(200):
+        flusher = Flusher(lambda: None, 0.0001)
+        flusher.start()
+        for _ in range(number % 5):
+            flusher.dirty()
+        flusher.stop()
+        flusher.stop()
 
 
 def test_stop_does_not_wait_for_the_interval() -> None:
     flusher = Flusher(lambda: None, 3600)
+    flusher.start()
     flusher.dirty()
     flusher.stop()
     assert not any(thread.name == "hq-flush" for thread in threading.enumerate())
@@ -245,9 +265,9 @@ def test_a_flush_by_the_clock_that_fails_is_met_by_the_next_append(
 
     backend = spool.open(fsync="interval", fsync_interval=0.001)
     backend.append([b"one"])
-    backend._flusher.stop()  # type: ignore[union-attr]
+    backend._writer.flusher.stop()  # type: ignore[union-attr]
     monkeypatch.setattr(os, "fdatasync", failing)
-    backend._flush_soon()
+    backend._writer.flush_soon()
     assert tried.is_set()
     with pytest.raises(OSError, match="an earlier flush failed"):
         backend.append([b"ghost"])
@@ -263,17 +283,16 @@ def test_a_flush_by_the_clock_amid_a_trim_leaves_the_position_where_the_trim_put
     """Else a kill after the punching finds a position in the hole: zeros, so empty items."""
     backend = spool.open(fsync="interval", fsync_interval=3600)
     backend.append([bytes(2 << 20), b"", b"left"])
-    backend.read(1, ANY_SIZE)
 
     def punch(*_: int) -> bool:
-        backend._flush_soon()
+        backend._writer.flush_soon()
         return True
 
     monkeypatch.setattr(space, "punch", punch)
     backend.trim(1)
     position = backend._sidecar.read()
     assert position is not None
-    assert (position.head, position.records) == (backend._head, 2)
+    assert (position.head, position.records) == (backend._log.extent[0], 2)
 
 
 def test_a_drained_file_that_cannot_be_flushed_is_empty_all_the_same(
@@ -282,7 +301,6 @@ def test_a_drained_file_that_cannot_be_flushed_is_empty_all_the_same(
     """Undoing the next append must not make it as long as it was: that would be empty items."""
     backend = spool.open(fsync="always")
     backend.append([bytes(2 << 20)])
-    backend.read(1, ANY_SIZE)
 
     def failing(_: int) -> None:
         raise OSError(5, "Input/output error")

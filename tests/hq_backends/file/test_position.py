@@ -13,22 +13,13 @@ from hq_backends.file import FileBackend, recovery
 from hq_backends.file.position import SLOT_SPACING, Position, decode, encode, newest
 from hq_core.errors import BackendError
 from hq_core.testing.forking import killed_after
-from hq_core.testing.spool import ANY_SIZE, numbered, read_all
+from hq_core.testing.spool import numbered, read_all, take
 from tests.hq_backends.file.conftest import Spool
 
 POSITION = Position(b"0123456789abcdef", 7, 0, 100, 300, 5, 200)
 KIB = 1024
 MIB = 1024 * KIB
 PAGE = 4 * KIB
-
-
-def take(backend: FileBackend, count: int) -> list[bytes]:
-    """Read `count` records and trim them."""
-    records = backend.read(count, ANY_SIZE)
-    while len(records) < count:
-        records += backend.read(count - len(records), ANY_SIZE)
-    backend.trim(count)
-    return records
 
 
 def left_by_a_killed_owner(spool: Spool, records: list[bytes], taken: int, **options: str) -> None:
@@ -196,7 +187,7 @@ def test_closing_and_keeping_keeps_the_position(spool: Spool) -> None:
     backend = spool.open()
     backend.append(numbered(10))
     take(backend, 6)
-    backend.read(2, ANY_SIZE)
+    read_all(backend)
     spool.close(backend)
     assert read_all(spool.open()) == numbered(10)[6:]
 
@@ -332,7 +323,6 @@ def test_a_position_that_cannot_be_written_trims_nothing(
 ) -> None:
     backend = spool.open()
     backend.append(numbered(3))
-    backend.read(2, ANY_SIZE)
     before = backend.size_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", fail)

@@ -1,6 +1,7 @@
 """What opening makes of a file that an earlier owner left: the states a crash can leave it in."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from hq_backends.file import FileBackend
 from hq_core.errors import CorruptedData, QueueFull, StreamBusyError
 from hq_core.protocols import MAX_MESSAGE_BYTES
 from hq_core.testing.forking import killed_after
-from hq_core.testing.spool import file_size_limit, numbered
+from hq_core.testing.spool import file_size_limit, numbered, read_all, take
 from tests.hq_backends.file.conftest import Spool
 
 EVERYTHING = 1_000_000_000
@@ -18,9 +19,10 @@ DAMAGE = (MAX_MESSAGE_BYTES + 1).to_bytes(4, "big") + b"whatever follows"
 
 
 def drain(backend: FileBackend) -> list[bytes]:
+    """Take everything, one by one."""
     records: list[bytes] = []
     while backend.depth():
-        records += backend.read(1, EVERYTHING)
+        records += take(backend, 1)
     return records
 
 
@@ -43,7 +45,7 @@ def test_a_read_that_returns_less_than_is_there_is_no_damage(
     backend = spool.open(checksum=checksum)
     records = [*RECORDS, bytes(100_000)]
     backend.append(records)
-    assert backend.read(1, EVERYTHING) == records[:1]
+    assert backend.read(0, 1, EVERYTHING) == records[:1]
     spool.abandon(backend)
     backend = spool.open()
     assert drain(backend) == records
@@ -100,7 +102,7 @@ def test_a_record_cut_short_is_set_aside_and_cut(spool: Spool, cut: int) -> None
     backend = spool.open()
     report = backend.recovered
     assert (report.records, report.torn_bytes, report.quarantined_bytes) == (3, cut, cut)
-    assert report.quarantine is not None
+    assert isinstance(report.quarantine, Path)
     assert report.quarantine.read_bytes() == torn
     assert spool.path.read_bytes() == WHOLE
     assert drain(backend) == RECORDS
@@ -121,8 +123,8 @@ def test_damage_ends_the_log_and_the_rest_is_set_aside(spool: Spool) -> None:
     backend = spool.open()
     report = backend.recovered
     assert str(MAX_MESSAGE_BYTES + 1) in report.reason
-    assert report.quarantine == spool.directory / "s.overflow.quarantine-1"
-    assert report.quarantine.read_bytes() == DAMAGE
+    assert report.quarantine == (aside := spool.directory / "s.overflow.quarantine-1")
+    assert aside.read_bytes() == DAMAGE
     assert drain(backend) == RECORDS
 
 
@@ -144,7 +146,7 @@ def test_a_damaged_length_that_makes_more_records_of_the_file_is_found(spool: Sp
         file.write(bytes(4))
     backend = spool.open()
     with pytest.raises(CorruptedData, match="its last 2 records end before byte 51"):
-        backend.read(10, EVERYTHING)
+        backend.read(0, 10, EVERYTHING)
     assert backend.depth() == 0
     backend.append([b"new"])
     assert drain(backend) == [b"new"]
@@ -253,7 +255,7 @@ def test_a_file_in_which_all_is_done_is_none_at_all(spool: Spool, leftover: str)
     def work() -> None:
         backend = FileBackend(spool.stream(), fsync="always")
         backend.append(RECORDS)
-        backend.trim(len(drain(backend)))
+        drain(backend)
 
     killed_after(work)
     assert spool.path.stat().st_size == len(WHOLE)
@@ -268,7 +270,7 @@ def test_on_a_full_disk_it_is_resumed_all_the_same(spool: Spool) -> None:
         backend = spool.open()
         assert backend.recovered.torn_bytes == 3004
         assert backend.recovered.quarantine is None
-        assert drain(backend) == RECORDS * 2000
+        assert read_all(backend) == RECORDS * 2000
         backend.trim(6000)
         with pytest.raises(QueueFull):
             backend.append([bytes(2000)])
@@ -290,10 +292,9 @@ def test_lengths_that_are_wrong_but_possible_do_not_displace_what_comes_later(
     damaged = 0
     while backend.depth():
         try:
-            assert backend.read(batch, EVERYTHING)
+            backend.trim(len(backend.read(0, batch, EVERYTHING)))
         except CorruptedData:
             damaged += 1
     assert (damaged, backend.depth()) == (1, 0)
     backend.append([b"new"])
-    assert backend.read(1000, EVERYTHING) == [b"new"]
-    backend.trim(1)
+    assert drain(backend) == [b"new"]

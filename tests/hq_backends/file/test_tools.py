@@ -7,6 +7,7 @@ from typing import NoReturn
 import pytest
 
 from hq_backends.file import FileBackend, space, tools
+from hq_core.errors import CorruptedData
 from hq_core.stats import Damage
 from hq_core.testing.spool import ANY_SIZE
 from tests.hq_backends.file.conftest import Spool
@@ -39,8 +40,7 @@ def test_a_punched_file_is_read_from_its_position(spool: Spool, checksum: bool) 
     backend = spool.open(checksum=checksum)
     records = [b"%04d" % number * 5000 for number in range(200)]
     backend.append(records)
-    while backend.depth() > 50:
-        backend.trim(len(backend.read(backend.depth() - 50, ANY_SIZE)))
+    backend.trim(150)
     spool.close(backend)
     assert salvaged(spool) == (records[150:], [])
 
@@ -68,7 +68,7 @@ def test_without_a_position_only_checksums_tell_where_to_begin(spool: Spool) -> 
 def test_behind_damage_a_plain_file_goes_on_where_the_position_was(spool: Spool) -> None:
     backend = spool.open()
     backend.append([b"one", b"two", b"three"])
-    backend._note()
+    backend._notes.write()
     backend.append([b"four", b"five"])
     spool.abandon(backend)
     overwrite(spool, 7, b"\xff" * 4)
@@ -138,3 +138,16 @@ def test_a_position_of_another_file_or_behind_its_end_is_told(spool: Spool) -> N
     spool.path.write_bytes(data)
     assert FileBackend.tools.inspect(spool.path).position == "of another file"
     assert salvaged(spool) == ([b"one", b"two"], [])
+
+
+def test_of_a_void_nothing_is_told(spool: Spool) -> None:
+    """It was told when it was set aside."""
+    backend = spool.open(checksum=True)
+    backend.append([b"one", b"two", b"three"])
+    spool.flip(16 + 11 + 8)
+    with pytest.raises(CorruptedData):
+        backend.read(1, 1, ANY_SIZE)
+    spool.close(backend)
+    assert salvaged(spool) == ([b"one", b"three"], [])
+    inspection = FileBackend.tools.inspect(spool.path)
+    assert (inspection.records, inspection.size_bytes) == (2, 11 + 13)

@@ -507,7 +507,6 @@ BROKEN: list[tuple[type[OverflowBackend], Test]] = [
         AppendsToKnowTheCost,
         lambda s: log.test_cost_says_what_an_append_then_adds_to_the_size(s, [b"x"]),
     ),
-    (NeverGivesSpaceBack, log.test_space_follows_live_data_while_it_runs),
     (
         LeavesAPartOfAFailedBatch,
         lambda s: log.test_a_record_that_cannot_be_stored_undoes_its_whole_batch(
@@ -577,7 +576,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hq_core.testing.idling._MOMENTS", 1)
 
 
-@pytest.mark.parametrize(("backend", "test"), BROKEN)
+SLOWLY = pytest.param(
+    NeverGivesSpaceBack,
+    log.test_space_follows_live_data_while_it_runs,
+    marks=pytest.mark.slow,
+)
+
+
+@pytest.mark.parametrize(("backend", "test"), [*BROKEN, SLOWLY])
 def test_a_broken_backend_fails_on_the_test_meant_for_it(
     tmp_path: Path, backend: type[OverflowBackend], test: Test
 ) -> None:

@@ -105,7 +105,7 @@ def make_queue(tmp_path: Path) -> Iterator[MakeQueue]:
 
 
 def backend_of(queue: HybridQueue) -> Any:
-    return queue._engine._overflow._backend
+    return queue._engine.overflow.backend
 
 
 async def begun(backend: Guarded) -> None:
@@ -131,7 +131,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def parked(queue: HybridQueue, count: int = 1) -> None:
     engine = queue._engine
-    await until(lambda: len(engine._consumers) + len(engine._producers) == count)
+    lines = (engine._consumers, engine._producers)
+    await until(lambda: sum(len(of) for line in lines for of in line.waiting.values()) == count)
 
 
 # ---- what HybridQueue does, awaited ----------------------------------------------------------
@@ -222,7 +223,7 @@ def test_nothing_in_time_is_a_timeout(
             await queue.aio.dequeue_many(2, timeout)
         with pytest.raises(QueueEmpty):
             await queue.aio.try_dequeue()
-        assert not queue._engine._consumers
+        assert not queue._engine._consumers.waiting
 
     run(main())
 
@@ -304,6 +305,104 @@ def test_close_wakes_everybody(run: Run[None], make_queue: MakeQueue) -> None:
     run(main())
 
 
+# ---- leases ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_leased_items_are_done_after_the_block_and_come_back_when_it_raises(
+    run: Run[None], make_queue: MakeQueue, durable: bool
+) -> None:
+    queue = make_queue(1, durable=durable)
+
+    async def main() -> None:
+        async def fail() -> None:
+            async with queue.aio.lease(2) as items:
+                assert items == numbered(2)
+                assert queue.stats().leased == 2
+                raise ZeroDivisionError
+
+        await queue.aio.enqueue_many(numbered(4))
+        with pytest.raises(ZeroDivisionError):
+            await fail()
+        async with queue.aio.lease(2) as items:
+            assert items == numbered(2)
+        lease = await queue.aio.lease()
+        assert lease.items == numbered(1, 2)
+        lease.nack()
+        assert await queue.aio.dequeue() == numbered(1, 2)[0]
+        lease = await queue.aio.lease()
+        lease.ack()
+        assert (queue.depth, queue.stats().leased) == (0, 0)
+        with pytest.raises(DequeueTimeout):
+            await queue.aio.lease(1, 0)
+
+    run(main())
+    balanced(queue)
+
+
+def test_a_cancelled_lease_takes_nothing(run: Run[None], make_queue: MakeQueue) -> None:
+    queue = make_queue()
+
+    async def main() -> None:
+        taking = asyncio.ensure_future(queue.aio.lease()._take())
+        await parked(queue)
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+        await queue.aio.enqueue(b"1")
+        assert (queue.depth, queue.stats().leased) == (1, 0)
+
+    run(main())
+
+
+def test_a_block_that_is_cancelled_gives_its_items_back(
+    run: Run[None], make_queue: MakeQueue
+) -> None:
+    queue = make_queue()
+
+    async def main() -> None:
+        await queue.aio.enqueue_many(numbered(2))
+
+        async def work() -> None:
+            async with queue.aio.lease(2):
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(work())
+        await until(lambda: queue.stats().leased == 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await queue.aio.dequeue_many(2) == numbered(2)
+
+    run(main())
+
+
+def test_each_task_holds_what_it_took(run: Run[None], tmp_path: Path) -> None:
+    """At close what others than its caller hold is kept; a task that has ended holds nothing."""
+
+    async def main() -> None:
+        async with AsyncHybridQueue("cam", 9, tmp_path, durable=True, limiter=Unlimited()) as queue:
+            await queue.enqueue_many(numbered(6))
+            assert await asyncio.create_task(queue.dequeue()) == numbered(1)[0]
+            holding = asyncio.Event()
+            may_end = asyncio.Event()
+
+            async def hold() -> None:
+                await queue.dequeue_many(2)
+                holding.set()
+                await may_end.wait()
+
+            task = asyncio.create_task(hold())
+            await holding.wait()
+            await queue.dequeue()
+        may_end.set()
+        await task
+        async with AsyncHybridQueue("cam", 9, tmp_path, durable=True) as queue:
+            assert await queue.dequeue_many(9) == numbered(5, 1)
+
+    run(main())
+
+
 # ---- opening ---------------------------------------------------------------------------------
 
 
@@ -317,11 +416,24 @@ def test_a_queue_is_made_without_a_loop_and_opened_once(tmp_path: Path) -> None:
                 await use()
         with pytest.raises(QueueClosed, match="'cam' is not open yet"):
             _ = queue.depth
-        await queue.close()
         await asyncio.gather(queue.open(), queue.open())
         async with queue:
             await queue.enqueue(b"in")
         with pytest.raises(QueueClosed, match="is closed"):
+            await queue.enqueue(b"")
+
+    asyncio.run(main())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_queue_that_was_closed_is_not_opened_any_more(tmp_path: Path) -> None:
+    async def main() -> None:
+        queue = AsyncHybridQueue("cam", 2, tmp_path)
+        await queue.close()
+        await queue.close()
+        with pytest.raises(QueueClosed, match="'cam' is closed"):
+            await queue.open()
+        with pytest.raises(QueueClosed, match="'cam' is closed"):
             await queue.enqueue(b"")
 
     asyncio.run(main())
@@ -343,15 +455,18 @@ def test_a_stream_with_an_owner_is_refused(make_queue: MakeQueue, tmp_path: Path
 
 def test_a_forked_child_is_refused_and_its_close_does_nothing(make_queue: MakeQueue) -> None:
     queue = make_queue(1)
+    view = queue.aio
 
     async def fill() -> None:
-        await queue.aio.enqueue_many(numbered(3))
+        await view.enqueue_many(numbered(3))
 
     async def in_the_child() -> None:
-        for use in (queue.aio.dequeue, fill, queue.aio.try_dequeue):
+        for use in (view.dequeue, fill, view.try_dequeue, view.lease):
             with pytest.raises(StreamBusyError):
                 await use()
-        await queue.aio.close()
+        with pytest.raises(StreamBusyError):
+            _ = queue.aio
+        await view.close()
 
     asyncio.run(fill())
     in_child(lambda: asyncio.run(in_the_child()))
@@ -640,7 +755,7 @@ def test_a_task_destroyed_after_its_loop_was_closed_needs_no_lock(
     abandoned.close()
     del abandoned
     queue.enqueue(b"item")
-    with queue._engine._mutex:
+    with queue._engine._locks.mutex:
         gc.collect()
     assert destroyed == ["Task was destroyed but it is pending!"]
     assert queue.dequeue(0) == b"item"
