@@ -3,7 +3,11 @@
 Tasks are greenlets. They may be switched only where the code under test can be held up: before it
 takes a lock, where it parks, and where the test says so (`Scheduler.pause`, used by fakes for the
 duration of a disk call). Between those points it runs in one piece, which is what the code's own
-locks promise, or what the tests are to find out.
+locks promise, or what the tests are to find out. A task is also interrupted there, as a thread is
+by a signal's handler (`Scheduler.interrupt`).
+
+Time is the scheduler's: it stands still until somebody's deadline strikes. That may happen at any
+step, the earliest deadline first, and must when nothing else can go on (`Scheduler.stalls`).
 
 `explore` runs a scenario again and again, each time with another sequence of decisions, until
 every schedule with at most `delays` deviations from round-robin has been seen. Most concurrency
@@ -12,7 +16,10 @@ number of schedules grows with their number only, not with the number of tasks. 
 it can go on at random, from a seed.
 """
 
+import contextlib
+import math
 import random
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -39,16 +46,29 @@ _TRIES_A_SCHEDULE: Final = 5
 """How many random schedules to run for each one wanted, as some come again."""
 
 
+_LONG: Final = 1e6
+"""Seconds from which on a wait counts as one without end."""
+
+
 class Deadlock(AssertionError):
     """Every task that is left waits for another."""
 
 
-@dataclass
+class Life:
+    """There as long as a task is, as far as weak references can tell: stands for its thread."""
+
+    def done(self) -> bool:
+        return False
+
+
+@dataclass(eq=False)
 class _Task:
     name: str
     run: greenlet.greenlet
     ready: Callable[[], bool] = lambda: True
-    on_timeout: Callable[[], None] | None = None
+    deadline: float | None = None
+    life: Life = field(default_factory=Life)
+    interruptions: list[Callable[[], None]] = field(default_factory=list)
 
 
 @dataclass
@@ -68,65 +88,143 @@ class Scheduler:
     invariant: Callable[[], None] = lambda: None
     choose: Callable[[int], int] = lambda last: 0
     """Picks one of the options 0 to `last` where no decision is given."""
+    stalls: int = 0
+    """How often nobody could go on until a deadline struck."""
     _tasks: list[_Task] = field(default_factory=list)
     _current: _Task | None = None
     _last: _Task | None = None
     _step: int = 0
+    _over: bool = False
+    _outside: Life = field(default_factory=Life)
 
     def spawn(self, name: str, target: Callable[[], None]) -> None:
         """Add a task."""
         main = self._current.run.parent if self._current else None
         self._tasks.append(_Task(name, greenlet.greenlet(target, main)))
 
-    def pause(
-        self,
-        ready: Callable[[], bool] = lambda: True,
-        on_timeout: Callable[[], None] | None = None,
-    ) -> None:
-        """Called by a task: other tasks may run until `ready()`, or until the timeout strikes.
+    def pause(self, ready: Callable[[], bool] = lambda: True) -> None:
+        """Called by a task: other tasks may run until `ready()`."""
+        self.sleep(ready, math.inf)
 
-        A timeout may strike at any moment, so it is an alternative at every decision.
+    def sleep(self, ready: Callable[[], bool], seconds: float) -> bool:
+        """Called by a task: other tasks may run until `ready()`; False: for so long it was not.
+
+        The deadline may strike at any moment, so that is an alternative at every decision.
         """
         task = self._current
         if task is None:  # the scenario's own set-up and checks are not scheduled
             assert ready(), "would block outside of a task"
-            return
-        task.ready, task.on_timeout = ready, on_timeout
-        main = task.run.parent
-        assert main is not None
-        main.switch()
+            return True
+        if self._over:
+            raise greenlet.GreenletExit
+        ends = self.now + seconds
+
+        def goes_on() -> bool:
+            return ready() or self.now >= ends
+
+        while True:
+            task.ready = lambda: goes_on() or bool(task.interruptions)
+            task.deadline = ends if seconds < _LONG else None
+            self._switch(task)
+            if not task.interruptions:
+                break
+            task.interruptions.pop(0)()
+            if goes_on():
+                break
+        return ready()
+
+    def interrupt(self, name: str, handler: Callable[[], None]) -> None:
+        """Have the task `name` call `handler` where it is now held up, before it goes on there.
+
+        Nothing happens if it has ended.
+        """
+        for task in self._tasks:
+            if task.name == name and task is not self._current:
+                task.interruptions.append(handler)
+
+    def is_running(self, name: str) -> bool:
+        """Whether the caller is, or is within, the task `name`."""
+        return self._current is not None and self._current.name == name
+
+    def has_ended(self, name: str) -> bool:
+        """Whether there is no task `name` any more."""
+        return all(task.name != name for task in self._tasks)
+
+    @property
+    def me(self) -> str:
+        """The name of the running task; empty outside of one."""
+        return self._current.name if self._current else ""
+
+    @property
+    def life(self) -> Life:
+        """That of the running task, or of who is not scheduled."""
+        return self._current.life if self._current else self._outside
+
+    @property
+    def holder(self) -> Callable[[], Life | None]:
+        """What the engine keeps of the running task: compares equal for the same one."""
+        return weakref.ref(self.life)
 
     def clock(self) -> float:
-        """The scenario's time, in seconds; only timeouts move it."""
+        """The scenario's time, in seconds."""
         return self.now
 
     def run(self) -> None:
         """Run all tasks to their end."""
-        while self._tasks:
-            options = self._options()
-            if not options:
-                raise Deadlock(f"all wait: {', '.join(task.name for task in self._tasks)}")
-            number = self._decide(options)
-            task = self._tasks[number % len(self._tasks)]
-            if number >= len(self._tasks):
-                assert task.on_timeout is not None
-                task.on_timeout()
+        try:
+            while self._tasks:
+                self._run_one()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _run_one(self) -> None:
+        options = self._options()
+        if not options:
+            raise Deadlock(f"all wait: {', '.join(task.name for task in self._tasks)}")
+        number = self._decide(options)
+        task = self._tasks[number % len(self._tasks)]
+        if number >= len(self._tasks):
+            assert task.deadline is not None
+            self.stalls += options[0] == number
+            self.now = task.deadline
+        self._current = task
+        task.run.switch()
+        self._current = None
+        self._last = None if task.run.dead else task
+        if task.run.dead:
+            self._tasks.remove(task)
+        self.invariant()
+
+    def _switch(self, task: _Task) -> None:
+        main = task.run.parent
+        assert main is not None
+        main.switch()
+        if self._over:
+            raise greenlet.GreenletExit
+
+    def _give_up(self) -> None:
+        """End what is left: nobody else would, as long as it takes."""
+        self._over = True
+        for task in self._tasks:
             self._current = task
-            task.run.switch()
-            self._current = None
-            self._last = None if task.run.dead else task
-            if task.run.dead:
-                self._tasks.remove(task)
-            self.invariant()
+            with contextlib.suppress(BaseException):
+                task.run.throw(greenlet.GreenletExit)
+        self._current = None
 
     def _options(self) -> list[int]:
-        """Numbers of the tasks that can go on: the one that ran last, its successors, timeouts."""
+        """Numbers of the tasks that can go on: the one that ran last, its successors; then the
+        one whose deadline is the next to strike."""
         count = len(self._tasks)
         first = self._tasks.index(self._last) if self._last is not None else 0
         turns = [(first + i) % count for i in range(count)]
         ready = [i for i in turns if self._tasks[i].ready()]
-        late = [i + count for i in turns if self._tasks[i].on_timeout is not None]
-        return ready + [i for i in late if i - count not in ready]
+        late = [
+            (deadline, i + count)
+            for i in turns
+            if i not in ready and (deadline := self._tasks[i].deadline) is not None
+        ]
+        return [*ready, min(late)[1]] if late else ready
 
     def _decide(self, options: list[int]) -> int:
         """The next option to take; passing over k of them costs k delays."""
@@ -141,18 +239,43 @@ class Scheduler:
 
 
 class ControlledLock:
-    """A lock whose holder may be switched away from, as a `with` block."""
+    """Stands in for a lock of `threading`; whoever takes it may be held up before."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, *, reentrant: bool = True) -> None:
         self._scheduler = scheduler
-        self._held = False
+        self._reentrant = reentrant
+        self._owner: Life | None = None
+        self._times = 0
 
-    def __enter__(self) -> None:
-        self._scheduler.pause(lambda: not self._held)
-        self._held = True
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if self._is_owned():
+            assert self._reentrant, "a thread waits for itself"
+            self._times += 1
+            return True
+        if blocking:
+            seconds = math.inf if timeout < 0 else timeout
+            self._scheduler.sleep(lambda: self._owner is None, seconds)
+        else:
+            self._scheduler.pause()
+        if self._owner is not None:
+            return False
+        self._owner, self._times = self._scheduler.life, 1
+        return True
+
+    def release(self) -> None:
+        assert self._is_owned(), "only the owner lets go"
+        self._times -= 1
+        if not self._times:
+            self._owner = None
+
+    def _is_owned(self) -> bool:
+        return self._owner is self._scheduler.life
+
+    def __enter__(self) -> bool:
+        return self.acquire()
 
     def __exit__(self, *exc_info: object) -> None:
-        self._held = False
+        self.release()
 
 
 class ControlledCondition:
@@ -191,26 +314,22 @@ class ControlledCondition:
 class ControlledWaiter:
     """Stands in for `hq_core.engine.waiters.ThreadWaiter`."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    loop: object = None
+
+    def __init__(self, scheduler: Scheduler, needs: tuple[int, int] = (1, 0)) -> None:
+        self.place = 0
+        self.needs = needs
         self._scheduler = scheduler
         self._woken = False
 
     def wake(self) -> bool:
-        assert not self._woken, "woken twice"
         self._woken = True
         return True
 
     def wait(self, timeout: float) -> bool:
-        struck = False
-
-        def strike() -> None:
-            nonlocal struck
-            struck = True
-            self._scheduler.now += timeout
-
-        finite = timeout < 1e6
-        self._scheduler.pause(lambda: self._woken, strike if finite else None)
-        return not struck
+        woken = self._scheduler.sleep(lambda: self._woken, timeout)
+        self._woken = False
+        return woken
 
 
 class ControlledPump:
@@ -222,6 +341,7 @@ class ControlledPump:
 
     def start(self, step: Callable[[], bool], name: str) -> None:
         self._step = step
+        self._name = name
         self._scheduler.spawn(name, self._run)
 
     def wake(self) -> None:
@@ -229,14 +349,13 @@ class ControlledPump:
 
     def stop(self) -> None:
         self._stopping = True
-        self._scheduler.pause(lambda: self._ended)
+        if not self._scheduler.is_running(self._name):
+            self._scheduler.pause(lambda: self._ended)
 
     def _run(self) -> None:
-        while True:
+        while not self._stopping:
             self._scheduler.pause(lambda: self._rung or self._stopping)
             self._rung = False
-            if self._stopping:
-                break
             while self._step():
                 pass
         self._ended = True

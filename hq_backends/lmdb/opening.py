@@ -5,6 +5,7 @@ from typing import Final
 import lmdb
 
 from hq_backends.lmdb import recovery
+from hq_backends.lmdb.datafile import OUT_OF_SPACE
 from hq_backends.lmdb.environment import Environment
 from hq_backends.lmdb.records import Span
 from hq_backends.lmdb.salvage import set_aside
@@ -63,6 +64,8 @@ def _before_damage(
         aside = stream.quarantine_path("lmdb")
         kept = set_aside(env, aside, None)
     except (QueueFull, lmdb.Error, OSError) as exc:
+        if isinstance(exc, OSError) and exc.errno not in OUT_OF_SPACE:
+            raise  # the disk's trouble, not the data's
         raise CorruptedData(f"{what}; it cannot be moved aside: {exc}") from exc
     report = RecoveryReport(
         records=kept.records,

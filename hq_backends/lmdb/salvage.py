@@ -57,9 +57,10 @@ def _copy_whole(data: Path, most: int | None, new: Environment) -> None:
 
 
 def _whole(pages: Pages) -> Iterator[Node]:
-    end = 0
+    """Up to the first that is damaged, or does not begin where the one before it ends."""
+    end = None
     for node in pages.nodes():
-        if not isinstance(node, Node) or node.key < end:
+        if not isinstance(node, Node) or end not in (None, node.key):
             return
         end = node.end
         yield node

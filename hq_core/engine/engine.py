@@ -70,8 +70,6 @@ _MAX_LEASED_BYTES: Final = 64 * 1024 * 1024
 """What may be out under leases; or as much as memory holds, if that is more."""
 _PATIENCE: Final = 0.05
 """Seconds for which a consumer that has some items waits for the backend to give the rest."""
-_STORE_BLOCK: Final = 64 * 1024
-"""Bytes that have to be consumed, at most, before a full store has room again."""
 _CONSEQUENCES: Final[dict[WhenFull, str]] = {
     "block": "its producers wait until there is room",
     "drop_oldest": "its oldest items are dropped",
@@ -128,6 +126,7 @@ class Engine:
         self._consumers = Line(clock)
         self._lessees = Line(clock)  # consumers for whom too much is out under leases
         self._producers = Line(clock)
+        self._droppable = 0  # bytes that a full store had to be freed of before it had room again
         self._spilling = False  # an item was admitted and is on its way to the backend
         self._landing: tuple[int, int] | None = None  # before a landing: items in memory, `passed`
         least = max(min(READ_RECORDS, most_items // 2), _MIN_PUMPED)
@@ -683,6 +682,8 @@ class Engine:
             return True
         something_may_change = self._there() or self._in_flight.runs or self.overflow.away
         if waiter is None or not something_may_change:
+            if self.when_full == "drop_oldest":
+                self._droppable = 2 * max(self._droppable, sum(map(len, items)))
             raise full
         stood_at = waiter.place
         self._producers.park(waiter)
@@ -703,8 +704,9 @@ class Engine:
         """Whether dropping the oldest item can make room for `items`. Holds `io` only.
 
         `by_bound`: it is our own bound that they do not fit into. Otherwise the store is full;
-        `before` were the live bytes when this began, and once as many have gone as the items need,
-        and the blocks that stores give back, what is missing is not room.
+        `before` were the live bytes when this began, and once as many have gone as the items need
+        it is not for want of dropping. But stores give space back in blocks: so the next call may
+        drop twice as much, and what turned out to be enough stays allowed.
         """
         overflow = self.overflow
         if not (overflow.stored or self.durable):
@@ -713,7 +715,8 @@ class Engine:
             return False
         if self._in_flight.runs and (overflow.max_bytes or 0) < self._in_flight.pinned():
             return False  # what is dropped stays where it is, behind what somebody holds
-        return by_bound or before - overflow.size_bytes < overflow.cost(items) + _STORE_BLOCK
+        gone = before - overflow.size_bytes
+        return by_bound or gone < max(overflow.cost(items), self._droppable)
 
     def _drop_oldest(self) -> bool:
         """Drop the oldest item, if there is one that takes no I/O. Holds `io` too."""

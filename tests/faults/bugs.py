@@ -286,6 +286,6 @@ BUGS: Final[Mapping[str, Bug]] = {
     "errors of the system come out as they are": Bug("lmdb", _errors_not_wrapped, "EIO"),
     "the end of the log moves before the commit": Bug("lmdb", _end_moved_before_the_commit, "EIO"),
     "an error of the system is taken for damage": Bug(
-        "lmdb", _system_error_taken_for_damage, "EIO twice"
+        "lmdb", _system_error_taken_for_damage, "EIO"
     ),
 }

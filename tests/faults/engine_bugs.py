@@ -227,7 +227,7 @@ def _lapse_twice(self: InFlight, now: float) -> bool:
 
 
 def _never_lapses(lease: Callable[..., Run]) -> Callable[..., Run]:
-    return lambda self, items, until: lease(self, items, float("inf"))
+    return lambda self, items, until, place: lease(self, items, float("inf"), place)
 
 
 def _acked_again(self: Lease) -> None:
@@ -239,8 +239,8 @@ def _leased_not_counted(counts: Callable[[InFlight], tuple[int, int]]) -> Callab
 
 
 def _age_of_what_is_not_back(oldest_age: Callable[..., float]) -> Callable[..., float]:
-    def younger(self: Accounts, there: int, now: float) -> float:
-        return oldest_age(self, max(0, there - 2), now)
+    def younger(self: Accounts, span: int, now: float) -> float:
+        return oldest_age(self, max(0, span - 2), now)
 
     return younger
 

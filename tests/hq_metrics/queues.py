@@ -30,6 +30,7 @@ def busy_queue(directory: Path, stream_id: str = "cam") -> Iterator[HybridQueue]
         queue.dequeue_many(1)
         queue.dequeue_many(2)
         pump.step()
+        queue.lease()
         yield queue
 
 
@@ -37,6 +38,7 @@ def told_by(stats: QueueStats) -> Told:
     """What metrics have to say about `stats`, the age left out: it goes on."""
     return {
         ("hq_queue_size", ""): stats.depth,
+        ("hq_queue_leased", ""): stats.leased,
         ("hq_queue_usage_bytes", "memory"): stats.memory_bytes,
         ("hq_queue_usage_bytes", "disk"): stats.disk_bytes,
         ("hq_queue_limit_bytes", "memory"): stats.memory_limit_bytes or 0,

@@ -12,6 +12,7 @@ from hq_metrics.table import METRICS, Metric
 
 LABELS = {
     "hq_queue_size": set(),
+    "hq_queue_leased": set(),
     "hq_queue_usage_bytes": {"memory", "disk"},
     "hq_queue_limit_bytes": {"memory", "disk"},
     "hq_queue_utilization_ratio": set(),
