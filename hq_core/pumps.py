@@ -1,56 +1,66 @@
 """Pumps: who moves stored records back into memory before a consumer asks."""
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
+
+from typing_extensions import override
+
+from hq_core.protocols import Pump
 
 __all__ = ["InlinePump", "ThreadPump"]
 
 _log = logging.getLogger("hq_core")
 
 
-class InlinePump:
-    """No thread: whoever makes room moves the next batch itself, in its own call."""
+class InlinePump(Pump):
+    """No thread: the call that makes room moves the next batch itself."""
 
     def __init__(self) -> None:
         self._stepping = threading.RLock()  # reentrant: a signal's handler may close the queue
 
+    @override
     def start(self, step: Callable[[], bool], name: str) -> None:
         """Remember what to do."""
         self._step = step
 
+    @override
     def wake(self) -> None:
         """Move what there is room for, now."""
         with self._stepping:
             while self._step():
                 pass
 
+    @override
     def stop(self) -> None:
         """Move nothing any more, once a `wake` under way in another thread is through."""
         with self._stepping:
             self._step = lambda: False
 
 
-class ThreadPump:
+class ThreadPump(Pump):
     """One daemon thread, asleep until woken, started by the first wake-up.
 
-    A queue that never overflows never has the thread. As long as none can be started, whoever
-    wakes the pump takes the steps, as with `InlinePump`.
+    A queue that never overflows never has the thread. If the thread cannot be started, `wake` runs
+    the steps in the calling thread, as that of `InlinePump` does.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant, as above
         self._alarm = threading.Event()
         self._thread: threading.Thread | None = None
         self._threadless = InlinePump()
         self._stopping = False
 
+    @override
     def start(self, step: Callable[[], bool], name: str) -> None:
         """Remember what to do; the thread comes with the first `wake`."""
         self._step = step
         self._name = name
         self._threadless.start(step, name)
 
+    @override
     def wake(self) -> None:
         """Let the thread run `step` until there is nothing more to do."""
         with self._lock:
@@ -61,18 +71,21 @@ class ThreadPump:
         else:
             self._alarm.set()
 
+    @override
     def stop(self) -> None:
         """End the thread and wait for it."""
         with self._lock:
             self._stopping = True
         self._alarm.set()
         self._threadless.stop()
-        if self._thread is not None:
-            self._thread.join()
+        thread = self._thread
+        if thread in (None, threading.current_thread()) or sys.is_finalizing():
+            return  # from within a step; or at the end of the program, when it runs no more
+        thread.join()
 
     def _begin(self) -> threading.Thread | None:
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        try:
+        try:  # an interpreter may have no threads, or no daemons
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             thread.start()
         except RuntimeError as exc:
             _log.warning("%s has no thread: %s", self._name, exc)

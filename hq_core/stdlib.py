@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar, overload
 
 from hq_core.checks import instance
+from hq_core.engine.forks import ParentsLock, disown_in_child
 from hq_core.errors import QueueEmpty, QueueFull
 from hq_core.messages import Buffer
 from hq_core.queue import HybridQueue
@@ -91,6 +92,12 @@ class StdlibQueue(queue.Queue[T]):
         self._waiting = 0  # puts that look whether they may enter, or wait until they may
         self._done = dequeued
         self._ended = False
+        disown_in_child(self)
+
+    def disown(self) -> None:
+        """In a forked child: whatever would use this queue meets `StreamBusyError` instead."""
+        self.mutex = ParentsLock(self._hybrid._engine.stream_id)  # type: ignore[assignment]
+        self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
 
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """Add `item`, waiting for room up to `timeout` seconds if `block` (None: without end).

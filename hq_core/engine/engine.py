@@ -656,6 +656,8 @@ class Engine:
         finally:
             self._settle()
         if full is None:
+            if self.durable:
+                self._locks.change(self._keep_at_hand, items)
             return None
         consequence = _CONSEQUENCES.get(self.when_full)
         if full.__cause__ and consequence:  # the disk, not the bound
@@ -663,6 +665,16 @@ class Engine:
             self._notices.add_at_times(self._clock(), message, self.stream_id, full, consequence)
             self._errands = True
         return full
+
+    def _keep_at_hand(self, items: Sequence[bytes]) -> None:
+        """What was appended just now need not be read back if memory has room for it and all before
+        it. Holds `io` too."""
+        overflow, memory = self.overflow, self._memory
+        if overflow.stored == len(items):
+            self._landing = (memory.items(), overflow.passed)
+            if memory.offer(items):
+                overflow.pass_on(len(items))
+            self._landing = None
 
     def _no_room(
         self,

@@ -18,10 +18,11 @@ class Handle:
         if engine.state in ("closed", "forked"):
             return
         stats = engine.stats()
+        lost = 0 if engine.durable else stats.memory_items
         engine.close(finish=False, keep=True)  # the caller may not be done with what it holds
         warnings.warn(
             f"the queue {stats.stream_id!r} was never closed: close it, or use `with`; "
-            f"{stats.depth} items were left, {stats.memory_items} of them in memory",
+            f"{stats.depth} items were left, {lost} of them in memory alone",
             ResourceWarning,
             stacklevel=2,
             source=self,

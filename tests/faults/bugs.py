@@ -18,9 +18,11 @@ from hq_backends.file.notes import Notes
 from hq_backends.file.position import SLOT_SPACING, Position, encode
 from hq_backends.file.space import Space
 from hq_backends.file.writer import Writer
+from hq_backends.lmdb import opening as lmdb_opening
 from hq_backends.lmdb import recovery as lmdb_recovery
 from hq_backends.lmdb.backend import LmdbBackend
 from hq_backends.lmdb.records import Span
+from hq_backends.lmdb.salvage import set_aside
 from hq_core.engine.accounts import Accounts
 from hq_core.engine.engine import Engine
 from hq_core.engine.overflow import Overflow
@@ -207,11 +209,14 @@ def _only_if_it_worked(settle: Callable[[Engine], None]) -> Callable[[Engine], N
 
 
 def _memory_though_something_is_stored() -> None:
+    original = Engine._put
+
     def put(self: Engine, items: Sequence[bytes], offered: float, *, admit: bool = False) -> bool:
-        if self.durable or not items or not self._memory.offer(items):
-            return not items
-        self._accounts.enter(len(items), self._there(), offered)
-        return True
+        passed, self.overflow.passed = self.overflow.passed, self.overflow.depth
+        try:
+            return original(self, items, offered, admit=admit)
+        finally:
+            self.overflow.passed = passed
 
     _set(Engine, "_put", put)
 
@@ -245,15 +250,22 @@ def _end_moved_before_the_commit() -> None:
 
 
 def _system_error_taken_for_damage() -> None:
-    original = lmdb_recovery.survey
+    survey = lmdb_recovery.survey
 
-    def survey(*args: Any) -> lmdb_recovery.Survey:
+    def surveyed(*args: Any) -> lmdb_recovery.Survey:
         try:
-            return original(*args)
+            return survey(*args)
         except (CorruptedData, lmdb.Error, OSError) as exc:
             return lmdb_recovery.Survey(Span(0, 0, 0), str(exc))
 
-    _set(lmdb_recovery, "survey", survey)
+    def moved(*args: Any) -> Span:
+        try:
+            return set_aside(*args)
+        except OSError as exc:
+            raise CorruptedData(str(exc)) from exc
+
+    _set(lmdb_recovery, "survey", surveyed)
+    _set(lmdb_opening, "set_aside", moved)
 
 
 BUGS: Final[Mapping[str, Bug]] = {
@@ -286,6 +298,6 @@ BUGS: Final[Mapping[str, Bug]] = {
     "errors of the system come out as they are": Bug("lmdb", _errors_not_wrapped, "EIO"),
     "the end of the log moves before the commit": Bug("lmdb", _end_moved_before_the_commit, "EIO"),
     "an error of the system is taken for damage": Bug(
-        "lmdb", _system_error_taken_for_damage, "EIO"
+        "lmdb", _system_error_taken_for_damage, "EIO twice"
     ),
 }

@@ -102,20 +102,18 @@ def _late_after_a_trim(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Engine, "_settle", _doing_is_kept(Engine._settle))
 
 
-def _memory_while_read_ahead(
-    self: Engine, items: Sequence[bytes], offered: float, **admit: Any
-) -> Any:
-    if self.state != "open":
-        self._refuse()
-    if admit and not items:
-        return True
-    if admit and not self._limiter.admit(len(items), offered):
-        self._accounts.rate_limited += len(items)
-        raise engines._rate_limited(self._limiter, len(items))
-    if self.durable or self.overflow.unread or not self._memory.offer(items):
-        return False
-    self._accounts.enter(len(items), self._there(), offered)
-    return True
+def _memory_while_read_ahead(put: Callable[..., bool]) -> Callable[..., bool]:
+    def putting(self: Engine, items: Sequence[bytes], offered: float, **admit: bool) -> bool:
+        overflow = self.overflow
+        passed = overflow.passed
+        if not overflow.unread:
+            overflow.passed = overflow.depth
+        try:
+            return put(self, items, offered, **admit)
+        finally:
+            overflow.passed = passed
+
+    return putting
 
 
 def _damage_twice(lose: Callable[..., None]) -> Callable[..., None]:
@@ -286,7 +284,6 @@ def _live_though_dropped(self: InFlight) -> int:
 
 _FILE = "machine: file, durable"
 _MEMORY = "machine: memory"
-_DURABLE = "machine: memory, durable"
 
 ENGINE_BUGS: Final[Mapping[str, EngineBug]] = {
     "settle takes over the size and not the depth": EngineBug(
@@ -300,7 +297,7 @@ ENGINE_BUGS: Final[Mapping[str, EngineBug]] = {
     ),
     "reading goes on one too late after a trim": EngineBug(_late_after_a_trim, _MEMORY),
     "memory is entered while something is read ahead": EngineBug(
-        _instead(Engine, "_put", _memory_while_read_ahead), _MEMORY
+        _around(Engine, "_put", _memory_while_read_ahead), _MEMORY
     ),
     "damage is counted twice": EngineBug(_around(Accounts, "lose", _damage_twice), _MEMORY),
     "a failed trim is not tried again": EngineBug(
@@ -312,7 +309,7 @@ ENGINE_BUGS: Final[Mapping[str, EngineBug]] = {
         _instead(InFlight, "finish", _any_consumer_finishes), _FILE
     ),
     "dropping finishes what is held": EngineBug(
-        _around(Engine, "_drop_oldest", _drop_finishes), _DURABLE
+        _around(Engine, "_drop_oldest", _drop_finishes), "dropping does not finish what others hold"
     ),
     "closing trims what others hold": EngineBug(
         _around(Engine, "close", _close_finishes_all), "closing keeps what others hold"

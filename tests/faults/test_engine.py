@@ -207,6 +207,17 @@ def dropping_frees_the_room_that_is_needed_and_no_more(directory: Path) -> None:
         balanced(queue)
 
 
+def dropping_does_not_finish_what_others_hold(directory: Path) -> None:
+    with opened(
+        directory, 10, durable=True, max_overflow_bytes=10 * STORED, when_full="drop_oldest"
+    ) as queue:
+        queue.enqueue_many(numbered(10))
+        queue.dequeue()
+        elsewhere(lambda: queue.enqueue(b"1"))
+        assert queue.stats().dropped
+        assert queue._engine.overflow.depth == 11
+
+
 def who_acknowledges_too_late_is_told_and_harms_nobody(directory: Path) -> None:
     for durable in (False, True):
         with opened(directory, durable=durable) as queue:
@@ -455,6 +466,7 @@ PROMISES: Final[dict[str, Callable[[Path], None]]] = {
         a_queue_that_is_lost_gives_nothing_any_more,
         items_do_not_get_younger_when_they_are_given_back,
         a_failed_trim_is_tried_again_later_and_not_at_each_item,
+        dropping_does_not_finish_what_others_hold,
         who_acknowledges_too_late_is_told_and_harms_nobody,
         a_lease_that_lapses_gives_back_once,
         who_has_ended_is_done_with_what_it_took,

@@ -11,6 +11,7 @@ import errno
 import gc
 import logging
 import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -926,7 +927,7 @@ class QueueMachine(CountedMachine):
     def teardown(self) -> None:
         """Without faults, everything that is left comes out."""
         try:
-            if hasattr(self, "queue") and self.queue._engine.state in {"open", "shut down"}:
+            if hasattr(self, "queue") and sys.exc_info()[0] is None:
                 for faults in self.backend.to_come.values():
                     faults.clear()
                 self.queue._engine.ready()
