@@ -17,6 +17,7 @@ it can go on at random, from a seed.
 """
 
 import contextlib
+import itertools
 import math
 import random
 import weakref
@@ -50,6 +51,10 @@ _LONG: Final = 1e6
 """Seconds from which on a wait counts as one without end."""
 
 
+def _always() -> bool:
+    return True
+
+
 class Deadlock(AssertionError):
     """Every task that is left waits for another."""
 
@@ -65,10 +70,14 @@ class Life:
 class _Task:
     name: str
     run: greenlet.greenlet
-    ready: Callable[[], bool] = lambda: True
+    ready: Callable[[], bool] = _always
     deadline: float | None = None
     life: Life = field(default_factory=Life)
     interruptions: list[Callable[[], None]] = field(default_factory=list)
+
+    def goes_on(self, now: float) -> bool:
+        late = self.deadline is not None and now >= self.deadline
+        return late or self.ready() or bool(self.interruptions)
 
 
 @dataclass
@@ -96,42 +105,40 @@ class Scheduler:
     _step: int = 0
     _over: bool = False
     _outside: Life = field(default_factory=Life)
+    _trace: list[str] = field(default_factory=list)
 
     def spawn(self, name: str, target: Callable[[], None]) -> None:
         """Add a task."""
         main = self._current.run.parent if self._current else None
         self._tasks.append(_Task(name, greenlet.greenlet(target, main)))
 
-    def pause(self, ready: Callable[[], bool] = lambda: True) -> None:
+    def pause(self, ready: Callable[[], bool] = _always) -> None:
         """Called by a task: other tasks may run until `ready()`."""
-        self.sleep(ready, math.inf)
+        self._hold(ready, None)
 
     def sleep(self, ready: Callable[[], bool], seconds: float) -> bool:
         """Called by a task: other tasks may run until `ready()`; False: for so long it was not.
 
         The deadline may strike at any moment, so that is an alternative at every decision.
         """
+        self._hold(ready, self.now + seconds if seconds < _LONG else None)
+        return ready()
+
+    def _hold(self, ready: Callable[[], bool], deadline: float | None) -> None:
         task = self._current
         if task is None:  # the scenario's own set-up and checks are not scheduled
             assert ready(), "would block outside of a task"
-            return True
+            return
         if self._over:
             raise greenlet.GreenletExit
-        ends = self.now + seconds
-
-        def goes_on() -> bool:
-            return ready() or self.now >= ends
-
         while True:
-            task.ready = lambda: goes_on() or bool(task.interruptions)
-            task.deadline = ends if seconds < _LONG else None
+            task.ready, task.deadline = ready, deadline
             self._switch(task)
             if not task.interruptions:
-                break
+                return
             task.interruptions.pop(0)()
-            if goes_on():
-                break
-        return ready()
+            if ready() or (deadline is not None and self.now >= deadline):
+                return
 
     def interrupt(self, name: str, handler: Callable[[], None]) -> None:
         """Have the task `name` call `handler` where it is now held up, before it goes on there.
@@ -169,6 +176,11 @@ class Scheduler:
         """The scenario's time, in seconds."""
         return self.now
 
+    def story(self) -> str:
+        """Who ran, for how many steps each time."""
+        turns = [(name, len(list(steps))) for name, steps in itertools.groupby(self._trace)]
+        return ", ".join(f"{name} {steps}" for name, steps in turns)
+
     def run(self) -> None:
         """Run all tasks to their end."""
         try:
@@ -188,6 +200,7 @@ class Scheduler:
             assert task.deadline is not None
             self.stalls += options[0] == number
             self.now = task.deadline
+        self._trace.append(task.name)
         self._current = task
         task.run.switch()
         self._current = None
@@ -218,7 +231,7 @@ class Scheduler:
         count = len(self._tasks)
         first = self._tasks.index(self._last) if self._last is not None else 0
         turns = [(first + i) % count for i in range(count)]
-        ready = [i for i in turns if self._tasks[i].ready()]
+        ready = [i for i in turns if self._tasks[i].goes_on(self.now)]
         late = [
             (deadline, i + count)
             for i in turns
@@ -254,7 +267,7 @@ class ControlledLock:
             return True
         if blocking:
             seconds = math.inf if timeout < 0 else timeout
-            self._scheduler.sleep(lambda: self._owner is None, seconds)
+            self._scheduler.sleep(self._is_free, seconds)
         else:
             self._scheduler.pause()
         if self._owner is not None:
@@ -270,6 +283,9 @@ class ControlledLock:
 
     def _is_owned(self) -> bool:
         return self._owner is self._scheduler.life
+
+    def _is_free(self) -> bool:
+        return self._owner is None
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -397,7 +413,7 @@ def _run(scenario: Scenario, scheduler: Scheduler, number: int) -> None:
         scheduler.run()
         check()
     except BaseException as exc:
-        exc.add_note(f"schedule {number}: {list(_taken(scheduler.decisions))}")
+        exc.add_note(f"schedule {number}: {scheduler.story()}")
         raise
 
 

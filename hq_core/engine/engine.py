@@ -504,6 +504,8 @@ class Engine:
         if not hasattr(overflow, "backend") or not locks.enter_io(None):
             return
         try:
+            if overflow.doing:  # of a call that was interrupted
+                self._settle()
             with locks.mutex:
                 lost = self._failure is not None
                 self._in_flight.advance()
@@ -571,6 +573,8 @@ class Engine:
         `in_hand` was taken, and counted, but does not reach its taker: it goes back to the front.
         """
         overflow, in_flight = self.overflow, self._in_flight
+        if overflow.doing and self._locks.only_io_is_mine():
+            self._settle()
         with self._locks.mutex:
             if self._landing is not None:  # what has landed in memory is not to be read again
                 items, passed = self._landing
@@ -628,6 +632,8 @@ class Engine:
         overflow, change = self.overflow, self._locks.change
         if overflow.max_bytes is not None:
             overflow.check_capacity(items, (0, 0) if self.durable else self._memory.capacity())
+        if overflow.doing:  # of a call that was interrupted
+            self._settle()
         before = overflow.size_bytes
         while True:
             self._spilling = True

@@ -47,7 +47,7 @@ class Locks:
         self.inside = False
         """Whether a change under the mutex is under way; only its own thread can see it so."""
         self._stream_id = stream_id
-        self._mend = mend
+        self.mend = mend
 
     def change(self, change: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Make a `change` under the mutex; raises `ReentrantCallError` in the middle of another."""
@@ -60,7 +60,7 @@ class Locks:
             except HybridQueueError:
                 raise
             except BaseException:
-                self._mend()
+                self.mend()
                 raise
             finally:
                 self.inside = False

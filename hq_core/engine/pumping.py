@@ -84,6 +84,11 @@ class Pumping:
                 return False
             try:
                 achieved = self._refill()
+            except HybridQueueError:
+                raise
+            except BaseException:
+                self._locks.mend()
+                raise
             finally:
                 self._locks.io.release()
         except Exception as exc:  # the consumer that needs these items will meet it too

@@ -40,6 +40,8 @@ class Unwinding:
         while self.steps:
             try:
                 self.steps[-1]()
+            except MemoryError:  # an interruption like others: it goes on at the next call
+                raise
             except Exception as exc:
                 failure = failure or exc
             self.steps.pop()

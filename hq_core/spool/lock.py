@@ -69,11 +69,11 @@ class StreamLock:
         except FileNotFoundError:
             pass
         except OSError as exc:
+            self.abandon()
             raise BackendError(
                 f"{self.path} cannot be removed: {exc.strerror}; the stream is free all the same"
             ) from exc
-        finally:
-            self.abandon()
+        self.abandon()
 
     def abandon(self) -> None:
         """Close the descriptor, which is all that a forked child has of the lock. Idempotent."""

@@ -213,7 +213,7 @@ def dropping_does_not_finish_what_others_hold(directory: Path) -> None:
     ) as queue:
         queue.enqueue_many(numbered(10))
         queue.dequeue()
-        elsewhere(lambda: queue.enqueue(b"1"))
+        elsewhere(lambda: queue.enqueue(bytes(30)))
         assert queue.stats().dropped
         assert queue._engine.overflow.depth == 11
 

@@ -62,13 +62,16 @@ def backend_named(name: str) -> str | BackendFactory:
 
 
 def opened(
-    directory: Path, memory_items: int | None = 4, backend: str = "file", **options: Any
+    directory: Path,
+    memory_items: int | None = 4,
+    backend: str | BackendFactory = "file",
+    **options: Any,
 ) -> HybridQueue:
     """A queue without a limiter, and without a pump that moves by itself, unless asked for."""
     options = {
         "limiter": Unlimited(),
         "pump": ManualPump(),
-        "backend": backend_named(backend),
+        "backend": backend_named(backend) if isinstance(backend, str) else backend,
         **options,
     }
     return HybridQueue("stream", memory_items, directory / "spool", **options)

@@ -245,8 +245,7 @@ def _refill(world: World) -> Callable[[], object]:
     """A step of the pump."""
     world.open(12)
     world.took(0 if world.kind == "durable" else 3)
-    step = world.queue._engine.pumping.step
-    return step
+    return world.queue._engine.pumping.step
 
 
 def _trim(world: World) -> Callable[[], object]:

@@ -1,0 +1,164 @@
+"""Every item has a holder: what nobody is done with comes again after a kill, in order."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hq_core.promises.staging import (
+    FRONTS,
+    ON_DISK,
+    around,
+    balanced,
+    dies,
+    drain,
+    hands,
+    items,
+    opened,
+)
+
+
+def _killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)  # the signal comes before this ends
+
+
+@FRONTS
+@ON_DISK
+def test_what_a_slow_consumer_works_on_comes_again_though_a_fast_one_took_more(
+    tmp_path: Path, backend: str, front: str
+) -> None:
+    """Only its holder finishes an item: not who takes later ones."""
+
+    def work() -> None:
+        queue = opened(tmp_path, 8, backend, durable=True)
+        with hands(queue, front, 2) as (slow, fast):
+            for item in items(4):
+                queue.enqueue(item)
+            assert slow.do("dequeue") == items(4)[0]
+            assert fast.do("dequeue") == items(4)[1]
+            assert fast.do("dequeue") == items(4)[2]
+            _killed()
+
+    dies(work)
+    with opened(tmp_path, 8, backend, durable=True) as queue:
+        found = drain(queue)
+    assert found == [items(4)[0], *items(3, start=1)]
+
+
+@FRONTS
+@ON_DISK
+def test_what_a_consumer_works_on_comes_again_though_another_one_adds(
+    tmp_path: Path, backend: str, front: str
+) -> None:
+    """A producer finishes nothing that somebody else holds."""
+
+    def work() -> None:
+        queue = opened(tmp_path, 2, backend, durable=True)
+        with hands(queue, front, 2) as (consumer, producer):
+            for item in items(2):
+                producer.do("enqueue", item)
+            assert consumer.do("dequeue") == items(1)[0]
+            for item in items(3, start=2):
+                producer.do("enqueue", item)
+            _killed()
+
+    dies(work)
+    with opened(tmp_path, 8, backend, durable=True) as queue:
+        assert drain(queue) == items(5)
+
+
+@ON_DISK
+def test_what_is_held_comes_again_and_what_was_dropped_behind_it_harms_no_order(
+    tmp_path: Path, backend: str
+) -> None:
+    """`drop_oldest` drops nothing that a consumer holds; what stays comes in order."""
+    with opened(tmp_path, 1, backend, durable=True) as probe:
+        for item in items(3, size=10):
+            probe.enqueue(item)
+        bound = probe.stats().disk_bytes
+        assert drain(probe) == items(3, size=10)
+
+    def work() -> None:
+        queue = opened(
+            tmp_path, 1, backend, durable=True, when_full="drop_oldest", max_overflow_bytes=bound
+        )
+        with hands(queue, "thread", 1) as (consumer,):
+            for item in items(3, size=10):
+                queue.enqueue(item)
+            assert consumer.do("dequeue") == items(1, size=10)[0]
+            queue.enqueue(items(4, size=10)[3])
+            _killed()
+
+    dies(work)
+    with opened(tmp_path, 8, backend, durable=True) as queue:
+        found = drain(queue)
+    numbers = [items(4, size=10).index(item) for item in found]
+    assert numbers == sorted(set(numbers))
+    assert numbers[0] == 0, "what was held is gone"
+    assert numbers[-1] == 3
+
+
+@ON_DISK
+def test_a_trim_that_is_the_last_thing_a_process_does_takes_nothing_that_is_not_done(
+    tmp_path: Path, backend: str
+) -> None:
+    """What a call is about to return is not trimmed before its holder asks for more."""
+
+    def work() -> None:
+        def after(method: str) -> None:
+            if method == "trim":
+                _killed()
+
+        queue = opened(
+            tmp_path,
+            4,
+            around(backend, after=after),
+            durable=True,
+        )
+        for item in items(2):
+            queue.enqueue(item)
+        queue.dequeue()
+        queue.dequeue()
+        queue.enqueue(b"more")
+        queue.dequeue()
+        with_nothing_left = queue.dequeue
+        with_nothing_left(0)
+        _killed()
+
+    dies(work)
+    with opened(tmp_path, 4, backend, durable=True) as queue:
+        found = drain(queue)
+        balanced(queue)
+    whole = [*items(2), b"more"]
+    assert found == whole[len(whole) - len(found) :]
+
+
+@ON_DISK
+@pytest.mark.parametrize("how", ["dequeue", "lease"])
+def test_what_is_not_done_when_its_process_dies_comes_again_and_what_is_done_does_not(
+    tmp_path: Path, backend: str, how: str
+) -> None:
+    """A lease that was acknowledged is gone, one that was not comes again; so do dequeues."""
+
+    def work() -> None:
+        queue = opened(tmp_path, 8, backend, durable=True)
+        for item in items(6):
+            queue.enqueue(item)
+        if how == "lease":
+            first = queue.lease(2)
+            queue.lease(2)
+            first.ack()
+        else:
+            queue.dequeue_many(2)
+            queue.dequeue_many(2)
+        _killed()
+
+    dies(work)
+    with opened(tmp_path, 8, backend, durable=True) as queue:
+        found = drain(queue)
+    assert found[-4:] == items(4, start=2), "what was not done is gone"
+    # Trims are gathered: what was done may come again, in order.
+    assert found == items(6)[6 - len(found) :]
