@@ -34,7 +34,7 @@ pictures: .venv/dev
 faults: .venv/dev
 	@rm -f build/faults.jsonl
 	HQ_FAULTS=whole $(BIN)/pytest -o faulthandler_timeout=1800 tests/faults \
-	    tests/hq_core/test_interleavings.py tests/hq_core/test_ownership.py
+	    tests/hq_core/interleavings tests/hq_core/test_ownership.py
 	@if $(BIN)/python -c 'import atheris' 2>/dev/null; then \
 	    $(BIN)/python -m tests.faults.fuzz_atheris -runs=1000000 -max_len=400 -seed=1 -verbosity=0; fi
 	@$(BIN)/python -m tests.faults.campaign

@@ -79,6 +79,15 @@ class _Task:
         late = self.deadline is not None and now >= self.deadline
         return late or self.ready() or bool(self.interruptions)
 
+    def where(self) -> str:
+        """Its name, and the functions in which it is, the innermost last."""
+        names = []
+        frame = self.run.gr_frame
+        while frame is not None:
+            names.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+            frame = frame.f_back
+        return f"{self.name} in {' > '.join(names[:1:-1])}"
+
 
 @dataclass
 class _Decision:
@@ -193,7 +202,7 @@ class Scheduler:
     def _run_one(self) -> None:
         options = self._options()
         if not options:
-            raise Deadlock(f"all wait: {', '.join(task.name for task in self._tasks)}")
+            raise Deadlock(f"all wait: {', '.join(task.where() for task in self._tasks)}")
         number = self._decide(options)
         task = self._tasks[number % len(self._tasks)]
         if number >= len(self._tasks):

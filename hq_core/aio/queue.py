@@ -17,6 +17,7 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future
 from time import monotonic
 from types import TracebackType
 from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Self, TypeVar, cast
@@ -92,6 +93,7 @@ class AsyncHybridQueue:
         self._handle: Handle | None = None
         self._largest = MAX_MESSAGE_BYTES
         self._turn_ends = 0.0
+        self._refilling: Future[bool] | None = None
 
     @classmethod
     def _view(cls, handle: Handle) -> Self:
@@ -137,11 +139,13 @@ class AsyncHybridQueue:
         deadline = None if timeout is None else _deadline(timeout)
         holder = _this_task()
         if monotonic() > self._turn_ends:
-            item = await self._turn_before(self._engine.take_one, holder)
+            items = await self._turn_before(self._engine.grab, 1, None, holder=holder)
+            if items:
+                return items[0]
         else:
             item = self._engine.take_one(holder)
-        if item is not None:
-            return item
+            if item is not None:
+                return item
         return (await self._wait_for(1, deadline, timeout))[0]
 
     async def dequeue_many(self, max_items: int, timeout: float | None = None) -> list[bytes]:
@@ -280,6 +284,8 @@ class AsyncHybridQueue:
         except asyncio.CancelledError as cancelled:
             taken = take(*args, **kw)
             if not taken:
+                if self._engine.has_disk_data():
+                    self._begin_refill(None)  # for the next call
                 raise
             cancel_again(cancelled)
             return taken
@@ -339,8 +345,15 @@ class AsyncHybridQueue:
 
     async def _refill(self, until: float | None) -> None:
         """What `grab` waits for, off the loop; given up at `until`, which it may outlive."""
+        # One at a time, which goes on when its caller gives up: so that callers who always do, and
+        # come again, get what it brings, and nothing piles up while the backend takes long.
         with contextlib.suppress(TimeoutError):
-            await self._worker.call(functools.partial(self._engine.refill, until), until=until)
+            await self._worker.result(self._begin_refill(until), until)
+
+    def _begin_refill(self, until: float | None) -> Future[bool]:
+        if self._refilling is None or self._refilling.done():
+            self._refilling = self._worker.begin(functools.partial(self._engine.refill, until))
+        return self._refilling
 
     async def _sleep(self, waiter: LoopWaiter, deadline: float | None) -> None:
         """Sleep until woken, or until it is time to look; whatever else ends it withdraws."""

@@ -51,15 +51,11 @@ class Worker:
             self._jobs.put(lambda: _carry_out(call, future))
         return future
 
-    async def call(self, call: Callable[[], _T], until: float | None = None) -> _T:
-        """The result of `call`; cancelled, or at `until` (`TimeoutError`), left to itself."""
-        future = self.begin(call)
-        try:
-            if not await _over(future, until):
-                raise TimeoutError
-        except BaseException:
-            future.cancel()
-            raise
+    async def result(self, future: Future[_T], until: float | None) -> _T:
+        """The result of a call that was begun. `TimeoutError` at `until` (monotonic; None: no end);
+        then, or cancelled, it is left to itself."""
+        if not await _over(future, until):
+            raise TimeoutError
         return future.result()
 
     async def see_through(

@@ -302,7 +302,7 @@ class Engine:
         while True:
             items = self.grab(max_items, waiter, holder=holder, lease=lease)
             if items:
-                if not self.durable and not overflow.stored and overflow.passed:
+                if not self.durable and overflow.depth == overflow.passed > 0:
                     self._after_taking(items, None, lease, trim=True)
                 return items
             if items is not None or not self.refill(deadline):
@@ -698,7 +698,7 @@ class Engine:
         if self.when_full == "drop_newest" or (self.when_full == "drop_oldest" and is_away):
             self._accounts.drop_newest(len(items))
             return True
-        something_may_change = self._there() or self._in_flight.runs or self.overflow.away
+        something_may_change = self._there() or self.overflow.depth or self.overflow.away
         if waiter is None or not something_may_change:
             if self.when_full == "drop_oldest":
                 self._droppable = 2 * max(self._droppable, sum(map(len, items)))
@@ -791,7 +791,13 @@ class Engine:
             )
         items = self._collect(max_items, holder, lease) if max_items > 0 else []
         if items:
-            self._wake_producers()
+            if self._producers.waiting:
+                try:
+                    self._wake_producers()
+                except BaseException:
+                    if lease is None:
+                        self._mend(items)
+                    raise
             return items
         return self._wait_or_refuse(waiter, self._consumers if max_items > 0 else self._lessees)
 
@@ -825,9 +831,6 @@ class Engine:
             else:
                 if items and self.durable:
                     in_flight.hand(holder, len(items), sum(map(len, items)))
-                for run in runs:
-                    run.items = []
-                in_flight.advance()
                 count = len(taken)
                 self._accounts.dequeued += count
         except BaseException:
@@ -836,6 +839,8 @@ class Engine:
                 missing = overflow.passed - self._memory.items() - in_flight.records()
                 in_flight.put_back_newest(items, missing, place)
             raise
+        if lease is None and runs:
+            in_flight.forget_items(runs)
         return taken
 
     def _wait_or_refuse(self, waiter: Waiter | None, line: Line) -> list[bytes] | None:

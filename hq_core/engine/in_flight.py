@@ -140,9 +140,11 @@ class InFlight:
         """Lease the next `items` of the queue, the first of which has `place`."""
         run = Run(State.LEASED, len(items), sum(map(len, items)))
         run.items, run.until, run.place = items, until, place
-        self._handed = (self._handed[0] + run.count, self._handed[1] + run.size)
-        self.leases.append(run)
-        self.runs.append(run)
+        handed = (self._handed[0] + run.count, self._handed[1] + run.size)
+        # No call from here on.
+        self.leases = [*self.leases, run]
+        self.runs = [*self.runs, run]
+        self._handed = handed
         return run
 
     def take_back(self, max_items: int, holder: Holder, until: float | None) -> list[Run]:
@@ -181,6 +183,12 @@ class InFlight:
             self.put_back(taken)
             raise
         return taken
+
+    def forget_items(self, taken: Iterable[Run]) -> None:
+        """These runs have reached their taker, and are not leased."""
+        for run in taken:
+            run.items = []
+        self.advance()
 
     def put_back(self, taken: Iterable[Run]) -> None:
         """These runs were taken just now, but their taker's call was interrupted."""

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Protocol
 
 from hq_core.engine.in_flight import Run
+from hq_core.errors import HybridQueueError
 
 __all__ = ["Lease"]
 
@@ -39,13 +40,19 @@ class Lease:
         those come twice. In a durable queue that was closed meanwhile raises `QueueClosed`, and
         they come again when it is opened next.
         """
-        runs, self.runs = self.runs, []
-        self._lessor.end_lease(runs, done=True)
+        self._end(done=True)
 
     def nack(self) -> None:
         """Give the items back, to the front of the queue, in order."""
-        runs, self.runs = self.runs, []
-        self._lessor.end_lease(runs, done=False)
+        self._end(done=False)
+
+    def _end(self, *, done: bool) -> None:
+        try:
+            self._lessor.end_lease(self.runs, done=done)
+        except HybridQueueError:
+            self.runs = []
+            raise
+        self.runs = []  # last: what was interrupted can be called again
 
     def __enter__(self) -> list[bytes]:
         return self.items

@@ -1,6 +1,6 @@
 """Bounds and accounts hold at every moment, whoever is at work.
 
-Every schedule of a few calls is in tests/hq_core/test_interleavings.py, each policy alone in
+Every schedule of a few calls is in tests/hq_core/interleavings, each policy alone in
 ``TestFull`` of tests/hq_core/test_queue.py, and the exact bound in the suite of backends. Here: all
 policies over real backends, with as many threads as get into each other's way, and one that looks.
 What they do differs from run to run, what has to come of it does not.

@@ -217,6 +217,9 @@ def test_ctrl_c_in_the_middle_of_a_dequeue_loses_nothing(
     queue, backend = interrupted(durable=durable)
     queue.enqueue(numbered(1)[0])
     queue.enqueue_many(numbered(2, start=1))
+    if durable:  # what it has just been given it need not read
+        queue.close()
+        queue, backend = interrupted(durable=durable)
     taken = [] if durable else [queue.dequeue()]  # that was in memory, the others are not
     backend.method = "read"
     with pytest.raises(KeyboardInterrupt):

@@ -222,8 +222,7 @@ class Recorded:
         call.items = list(lease.items)
         self.history.end(call)
         if deadline < FOR_EVER:  # it may lapse from now on, or not at all
-            lapse = self.history.begin("lapse", "clock", call.items)
-            lapse.lease = number
+            lapse = Call("lapse", "clock", call.items, call.begin, lease=number)
             self.history.calls.append(lapse)
         return Leased(self, lease, number)
 
@@ -247,7 +246,8 @@ class Recorded:
         records, before = list(self._world.records), self._records
         if records == before:
             return
-        trimmed = next(n for n in range(len(before) + 1) if records[: len(before) - n] == before[n:])
+        counts = range(len(before) + 1)
+        trimmed = next(n for n in counts if records[: len(before) - n] == before[n:])
         ended = [name for name in self._held if self._scheduler.has_ended(name)]
         for name in ended:
             self.may_be_done(self._held.pop(name))

@@ -102,7 +102,10 @@ def test_what_is_given_back_comes_first_and_in_order(
         queue.enqueue(b"1", b"2")
 
         def lessee() -> None:
-            lease = queue.lease(2)
+            try:
+                lease = queue.lease(2)
+            except QueueClosed:
+                return
             if how == "nack":
                 lease.nack()
             else:
@@ -147,8 +150,9 @@ def test_two_lessees_that_give_back_by_turns_keep_the_order(
         queue.enqueue(b"1", b"2", b"3")
 
         def lessee(most: int) -> None:
-            queue.lease(most).nack()
-            until_closed(lambda: queue.lease(most).ack())()
+            with contextlib.suppress(QueueClosed):
+                queue.lease(most).nack()
+                until_closed(lambda: queue.lease(most).ack())()
 
         scheduler.spawn("one", lambda: lessee(1))
         scheduler.spawn("two", lambda: lessee(2))
@@ -183,13 +187,19 @@ def test_a_lease_that_lapses_at_any_moment_gives_its_items_back_once(
 
         def lessee() -> None:
             lease = queue.lease(2, deadline=5)
+            leased.append(True)
             scheduler.pause()
             lease.ack()
             queue.queue.shutdown()
 
+        def consumer() -> None:
+            scheduler.pause(lambda: bool(leased))
+            until_closed(queue.dequeue)()
+
+        leased: list[bool] = []
         scheduler.spawn("lessee", lessee)
         scheduler.spawn("clock", clock)
-        scheduler.spawn("consumer", until_closed(queue.dequeue))
+        scheduler.spawn("consumer", consumer)
         scheduler.spawn("closer", closes_at_the_end(scheduler, queue))
 
         def check() -> None:
@@ -212,14 +222,17 @@ def test_a_consumer_waits_no_longer_than_until_a_lease_lapses(world: World) -> N
         got: list[bytes] = []
 
         def lessee() -> None:
-            queue.lease(2, deadline=5)
+            leased.append(queue.lease(2, deadline=5))
             scheduler.pause(lambda: len(got) == 2)
             queue.queue.close()
 
         def consumer() -> None:
+            scheduler.pause(lambda: bool(leased))
             with contextlib.suppress(QueueClosed):
                 while True:
                     got.append(queue.dequeue())
+
+        leased: list[object] = []
 
         scheduler.spawn("lessee", lessee)
         scheduler.spawn("a", consumer)
@@ -227,8 +240,7 @@ def test_a_consumer_waits_no_longer_than_until_a_lease_lapses(world: World) -> N
 
         def check() -> None:
             assert sorted(got) == [b"1", b"2"]
-            assert scheduler.now == 5 or len(got) == 2
-            assert scheduler.now <= 10
+            assert scheduler.now == 5
             queue.check()
 
         return check
@@ -371,7 +383,7 @@ def test_shutdown_with_leases_out_waits_for_what_may_come_back(
 
         return check
 
-    assert world.explore(scenario, delays=3) > 500
+    assert world.explore(scenario, delays=2) > 500
 
 
 @both
@@ -455,13 +467,13 @@ def test_a_producer_that_waits_gets_in_when_a_lease_is_acknowledged(
             entered.append(True)
 
         def lessee() -> None:
-            lease = queue.lease(2)
+            leases = [queue.lease(1), queue.lease(1)]
             scheduler.pause(lambda: bool(entered) or parked(queue.queue) == 1)
-            lease.ack()
+            for lease in leases:
+                lease.ack()
             scheduler.pause(lambda: bool(entered))
-            queue.lease(2).ack()
-            if queue.queue.depth:
-                queue.lease(2).ack()
+            queue.lease(1).ack()
+            queue.lease(1).ack()
 
         scheduler.spawn("producer", producer)
         scheduler.spawn("lessee", lessee)

@@ -121,6 +121,7 @@ class World:
         def prepared(scheduler: Scheduler) -> Check:
             self.scheduler = scheduler
             scheduler.invariant = lambda: None
+            kept_by_the_backend()  # of a schedule, or a test, that failed
             return scenario(scheduler)
 
         schedules = explore(prepared, delays, at_least=amount(0, whole))

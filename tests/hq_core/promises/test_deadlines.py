@@ -138,9 +138,6 @@ def test_what_memory_has_is_given_while_the_backend_is_busy(tmp_path: Path) -> N
     queue.close()
 
 
-@pytest.mark.xfail(
-    strict=False, reason="aio: a refill whose caller has given up is taken back; see Worker.call"
-)
 @pytest.mark.parametrize("wait", [0.0, 0.006])
 def test_a_coroutine_that_gives_up_again_and_again_loses_nothing_and_gets_all(
     tmp_path: Path, wait: float

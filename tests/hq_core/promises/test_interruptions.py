@@ -35,16 +35,11 @@ KNOWN: Final = {
     "close": "StreamLock: an interrupted release leaves the lock file",
     "lease": "InFlight.lease commits in two calls, _grab wakes after it has taken",
     "lease in a block that raises": "InFlight.lease commits in two calls: doubles",
-    "dequeue of the last": "Engine.take: what was taken is lost before its trim",
     "dequeue_many": "Engine.take and _grab: interrupted behind _collect they lose what was taken",
     "dequeue_many of all there is": "as dequeue_many",
     "dequeue_many of what was given back": "Engine._collect: given back, and out of reach",
-    "trim": "as dequeue_many",
-    "enqueue_many": "Engine._settle interrupted: what was stored is not seen, order is lost",
-    "enqueue into an empty queue": "as enqueue_many",
-    "enqueue that drops the oldest": "as enqueue_many",
 }
-"""Bugs that are not mended yet, by operation; see /tmp/bugs.md."""
+"""Bugs that are not mended yet, by operation."""
 
 
 def _case(name: str, kind: Kind) -> ParameterSet:

@@ -60,12 +60,7 @@ def test_one_item_gets_the_room_that_a_batch_before_it_cannot_use(tmp_path: Path
 @pytest.mark.parametrize(
     "durable",
     [
-        pytest.param(
-            True,
-            marks=pytest.mark.xfail(
-                strict=False, reason="durable: producer and consumer sleep on after the trim failed"
-            ),
-        ),
+        True,
         False,
     ],
 )

@@ -1,0 +1,280 @@
+"""Closing: repeatable after an interruption, shared by all its callers, possible from anywhere."""
+
+import asyncio
+import gc
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from hq_core import HybridQueue, QueueClosed, ThreadPump
+from hq_core.aio import AsyncHybridQueue
+from hq_core.limiters import Unlimited
+from tests.hq_core.promises.staging import (
+    BACKENDS,
+    FRONTS,
+    PATIENCE,
+    Gate,
+    around,
+    balanced,
+    drain,
+    hands,
+    items,
+    opened,
+    started,
+    until,
+)
+
+DURABLE = pytest.mark.parametrize("durable", [False, True], ids=["passing", "durable"])
+
+
+def is_free(directory: Path, backend: str, durable: bool, expected: list[bytes]) -> None:
+    """The stream has no owner, and a durable one holds what is expected."""
+    with opened(directory, 100, backend, durable=durable) as queue:
+        assert drain(queue) == (expected if durable else [])
+
+
+class Stopping(ThreadPump):
+    """Tells when it is about to be stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_stopped = threading.Event()
+
+    @override
+    def stop(self) -> None:
+        self.is_stopped.set()
+        super().stop()
+
+
+@DURABLE
+@BACKENDS
+def test_ctrl_c_while_close_waits_for_the_pump_leaves_it_to_the_next_close(
+    tmp_path: Path, backend: str, durable: bool
+) -> None:
+    """The second one finishes what the first began, and the stream is free."""
+    gate, pump = Gate("read"), Stopping()
+    queue = opened(tmp_path, 8, around(backend, before=gate), durable=durable, pump=pump)
+    made = items(12, size=4096)
+    gate.shut()
+    queue.enqueue_many(made)
+    if not durable:
+        assert queue.dequeue() == made[0]
+    queue._engine.pumping.pump.wake()
+    assert gate.reached.wait(PATIENCE)
+
+    def press() -> None:
+        assert pump.is_stopped.wait(PATIENCE)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    main = threading.main_thread().ident
+    assert main is not None
+    pressing = started(press)
+    with pytest.raises(KeyboardInterrupt):
+        queue.close()
+    pressing.join(PATIENCE)
+    gate.open()
+    queue.close()
+    balanced(queue)
+    is_free(tmp_path, backend, durable, made)
+
+
+@DURABLE
+@BACKENDS
+@pytest.mark.parametrize("how", ["filter", "handler"])
+def test_what_raises_in_logging_keeps_no_queue_open(
+    tmp_path: Path, backend: str, durable: bool, how: str
+) -> None:
+    """Not even Ctrl-C there: the stream is free afterwards, or after a second close."""
+
+    class Raising(logging.Handler):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise KeyboardInterrupt if how == "handler" else ZeroDivisionError
+
+    log = logging.getLogger("hq_core")
+    queue = opened(tmp_path, 2, backend, durable=durable)
+    queue.enqueue_many(items(5))
+    raising = Raising()
+    log.addHandler(raising)
+    try:
+        queue.close()
+    except KeyboardInterrupt:
+        queue.close()
+    finally:
+        log.removeHandler(raising)
+    is_free(tmp_path, backend, durable, items(5))
+
+
+@FRONTS
+@DURABLE
+def test_every_caller_of_close_returns_when_the_queue_is_closed(
+    tmp_path: Path, durable: bool, front: str
+) -> None:
+    """None before, and each of them."""
+    gate = Gate("close")
+    queue = opened(tmp_path, 2, around("file", before=gate), durable=durable)
+    queue.enqueue_many(items(5))
+    gate.shut()
+    with hands(queue, front, 2) as (one, other):
+        first = one.begin("close")
+        assert gate.reached.wait(PATIENCE)
+        second = other.begin("close")
+        third = started(queue.close)
+        third.join(0.1)
+        assert not first.done()
+        assert not second.done()
+        assert third.is_alive()
+        gate.open()
+        first.result(PATIENCE)
+        second.result(PATIENCE)
+        third.join(PATIENCE)
+        assert not third.is_alive()
+    is_free(tmp_path, "file", durable, items(5))
+
+
+@DURABLE
+def test_the_pumps_own_thread_may_close_the_queue(tmp_path: Path, durable: bool) -> None:
+    """From a backend's callback, say: it does not wait for itself."""
+    closed = threading.Event()
+
+    def close(method: str) -> None:
+        if method == "read" and threading.current_thread() is not threading.main_thread():
+            queue.close()
+            closed.set()
+
+    queue = opened(tmp_path, 8, around("file", before=close), durable=durable, pump=ThreadPump())
+    made = items(12, size=4096)
+    queue.enqueue_many(made)
+    while not closed.is_set():
+        try:
+            queue.dequeue(0.05)
+        except QueueClosed:
+            break
+        except TimeoutError:
+            continue
+        queue._engine.pumping.wake_if_needed()
+    assert closed.wait(PATIENCE)
+    queue.close()
+    with opened(tmp_path, 100, durable=durable):
+        pass
+
+
+def test_a_finaliser_may_close_the_queue_its_thread_is_about_to_use(tmp_path: Path) -> None:
+    """Whenever the garbage collector comes: here in the middle of a call on the backend."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            queue.close()
+
+    def collect(method: str) -> None:
+        if method == "append":
+            gc.collect()
+
+    queue = opened(tmp_path, 1, around("file", before=collect))
+    queue.enqueue(b"memory")
+    Owner()
+    done = started(lambda: pytest.raises(QueueClosed, _twice, queue))
+    done.join(PATIENCE)
+    assert not done.is_alive()
+    opened(tmp_path).close()
+
+
+def _twice(queue: HybridQueue) -> None:
+    queue.enqueue(b"stored")
+    queue.enqueue(b"refused")
+
+
+@FRONTS
+@pytest.mark.parametrize("call", ["dequeue", "enqueue", "lease"])
+def test_closing_wakes_whoever_waits(tmp_path: Path, front: str, call: str) -> None:
+    """For items, for room, or for a lease to end."""
+    queue = opened(tmp_path, 1, when_full="block", max_overflow_bytes=1)
+    args: tuple[bytes, ...] = ()
+    if call == "enqueue":
+        queue.enqueue(b"full")
+        args = (b"too much",)
+    engine = queue._engine
+    with hands(queue, front, 1) as (hand,):
+        waiting = hand.begin(call, *args)
+        until(lambda: engine._consumers.waiting or engine._producers.waiting)
+        queue.close()
+        with pytest.raises(QueueClosed):
+            waiting.result(PATIENCE)
+
+
+def view_of_closed(directory: Path) -> AsyncHybridQueue:
+    """The view of a queue that its thread has closed."""
+    queue = opened(directory)
+    queue.close()
+    return queue.aio
+
+
+def never_opened(directory: Path) -> AsyncHybridQueue:
+    """A queue of its own, which was closed before it was opened."""
+    queue = AsyncHybridQueue("stream", 4, directory / "spool", limiter=Unlimited())
+    asyncio.run(queue.close())
+    return queue
+
+
+def closed_again(directory: Path) -> AsyncHybridQueue:
+    """A queue of its own, which was open."""
+    queue = AsyncHybridQueue("stream", 4, directory / "spool", limiter=Unlimited())
+
+    async def use() -> None:
+        async with queue:
+            await queue.enqueue(b"x")
+
+    asyncio.run(use())
+    return queue
+
+
+@pytest.mark.parametrize("make", [view_of_closed, never_opened, closed_again])
+def test_a_closed_queue_cannot_be_opened(
+    tmp_path: Path, make: Callable[[Path], AsyncHybridQueue]
+) -> None:
+    """``await queue.open()`` says that it is closed, and so does ``async with``."""
+    queue = make(tmp_path)
+
+    async def enter() -> None:
+        async with queue:
+            pass
+
+    with pytest.raises(QueueClosed):
+        asyncio.run(queue.open())  # type: ignore[arg-type] # a coroutine all the same
+    with pytest.raises(QueueClosed):
+        asyncio.run(enter())
+
+
+def test_closing_while_it_opens_leaves_it_closed(tmp_path: Path) -> None:
+    """Whichever comes first in the end: the stream is free, and nothing can be done any more."""
+    gate = threading.Event()
+    reached = threading.Event()
+
+    def make(stream: object) -> object:
+        reached.set()
+        assert gate.wait(PATIENCE)
+        return around("file")(stream)
+
+    async def main() -> None:
+        queue = AsyncHybridQueue("stream", 4, tmp_path / "spool", limiter=Unlimited(), backend=make)
+        opening = asyncio.create_task(queue.open())  # type: ignore[arg-type]
+        while not reached.is_set():
+            await asyncio.sleep(0.001)
+        closing = asyncio.create_task(queue.close())
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.wait_for(asyncio.gather(opening, closing, return_exceptions=True), PATIENCE)
+        assert not closing.cancelled()
+        assert closing.exception() is None
+        with pytest.raises(QueueClosed):
+            await queue.enqueue(b"x")
+
+    asyncio.run(main())
+    opened(tmp_path).close()

@@ -1,0 +1,324 @@
+"""No surprise from inside: what a queue has to say, and what comes in the middle of its calls."""
+
+import errno
+import gc
+import logging
+import logging.handlers
+import queue as stdlib_queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hq_core import (
+    HybridQueue,
+    HybridQueueError,
+    QueueClosed,
+    QueueFull,
+    ReentrantCallError,
+    StdlibQueue,
+)
+from hq_core.testing.spool import numbered
+from tests.hq_core.promises.staging import (
+    PATIENCE,
+    around,
+    balanced,
+    drain,
+    items,
+    opened,
+    started,
+    until,
+)
+
+log = logging.getLogger("hq_core")
+
+
+class Disk:
+    """What happens before a call on the backend: it may be full, or fail to trim."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.trims = True
+
+    def __call__(self, method: str) -> None:
+        if method == "append" and self.full:
+            raise QueueFull("no space") from OSError(errno.ENOSPC, "no space")
+        if method == "trim" and not self.trims:
+            raise OSError(errno.EIO, "no trim")
+
+
+class Telling(logging.Handler):
+    """Calls `tell` for each record, without the lock that `logging` would hold meanwhile."""
+
+    def __init__(self, tell: Callable[[logging.LogRecord], object]) -> None:
+        super().__init__()
+        self._tell = tell
+        self.heard = 0
+
+    def createLock(self) -> None:  # noqa: N802 # its name in the standard library
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard += 1
+        self._tell(record)
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[logging.Handler], None]]:
+    """Adds a handler to what `hq_core` logs."""
+    added: list[logging.Handler] = []
+
+    def listen(handler: logging.Handler) -> None:
+        added.append(handler)
+        log.addHandler(handler)
+
+    yield listen
+    for handler in added:
+        log.removeHandler(handler)
+
+
+def _full_disk(queue: HybridQueue, disk: Disk) -> None:
+    disk.full = True
+    try:
+        queue.enqueue(b"too much", 0)
+    except QueueFull:
+        pass
+
+
+def _failing_trim(queue: HybridQueue, disk: Disk) -> None:
+    disk.trims = False
+    drain(queue)
+
+
+NOTICES = pytest.mark.parametrize("cause", [_full_disk, _failing_trim])
+
+
+@NOTICES
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("when_full", ["block", "drop_oldest", "drop_newest"])
+def test_a_log_handler_that_takes_long_keeps_nobody_else_waiting(
+    tmp_path: Path,
+    listen: Callable[[logging.Handler], None],
+    cause: Callable[[HybridQueue, Disk], None],
+    durable: bool,
+    when_full: str,
+) -> None:
+    """Whatever is told: others take, put, ask and shut down while it is being logged."""
+    disk, go_on = Disk(), threading.Event()
+    handler = Telling(lambda record: go_on.wait(PATIENCE))
+    queue = opened(tmp_path, 2, around("memory", before=disk), when_full=when_full, durable=durable)
+    queue.enqueue_many(items(4))
+    listen(handler)
+    teller = started(lambda: cause(queue, disk))
+    try:
+        until(lambda: handler.heard)
+        began = time.monotonic()
+        disk.full, disk.trims = False, True
+        queue.enqueue(b"new")
+        drain(queue)
+        queue.stats()
+        queue.shutdown()
+        assert time.monotonic() - began < 1.0
+        assert teller.is_alive(), "it was not told while the others worked"
+    finally:
+        go_on.set()
+    teller.join(PATIENCE)
+    balanced(queue)
+    queue.close()
+
+
+@NOTICES
+@pytest.mark.parametrize("when_full", ["block", "drop_oldest", "drop_newest"])
+def test_a_log_handler_may_feed_the_very_queue_it_hears_of(
+    tmp_path: Path,
+    listen: Callable[[logging.Handler], None],
+    cause: Callable[[HybridQueue, Disk], None],
+    when_full: str,
+) -> None:
+    """It neither hangs nor breaks anything, and what it puts is delivered or refused."""
+    disk = Disk()
+    queue = opened(tmp_path, 2, around("memory", before=disk), when_full=when_full)
+
+    def feed(record: logging.LogRecord) -> None:
+        disk.full = False
+        queue.enqueue(b"told", 0)
+        queue.stats()
+
+    handler = Telling(feed)
+    queue.enqueue_many(items(4))
+    listen(handler)
+    teller = started(lambda: cause(queue, disk))
+    teller.join(PATIENCE)
+    assert not teller.is_alive()
+    assert handler.heard
+    log.removeHandler(handler)
+    assert queue.stats().enqueued >= 5
+    drain(queue)
+    balanced(queue)
+    queue.close()
+
+
+@pytest.mark.parametrize("when_full", ["block", "drop_oldest", "drop_newest"])
+def test_a_queue_may_carry_what_it_logs_itself(
+    tmp_path: Path, listen: Callable[[logging.Handler], None], when_full: str
+) -> None:
+    """A `QueueHandler` on a `StdlibQueue` whose disk gets full: the program goes on."""
+    disk = Disk()
+    hybrid = opened(tmp_path, 2, around("memory", before=disk), when_full=when_full)
+    carrier = StdlibQueue[Any](
+        hybrid, dumps=lambda record: record.getMessage().encode(), loads=lambda data: data
+    )
+    listen(logging.handlers.QueueHandler(carrier))
+
+    def work() -> None:
+        for number in range(6):
+            disk.full = number > 3
+            if not (disk.full and when_full == "block"):
+                log.warning("message %d", number)
+                continue
+            with pytest.raises(stdlib_queue.Full):
+                carrier.put_nowait(logging.makeLogRecord({"msg": "refused"}))
+
+    worker = started(work)
+    worker.join(PATIENCE)
+    assert not worker.is_alive(), "it hangs"
+    disk.full = False
+    balanced(hybrid)
+    assert drain(hybrid)
+    hybrid.close()
+
+
+@pytest.mark.parametrize("when_full", ["drop_oldest", "drop_newest"])
+def test_a_queue_listener_stops_though_its_queue_drops(tmp_path: Path, when_full: str) -> None:
+    """What `QueueListener.stop` puts last arrives, or `get` ends otherwise."""
+    hybrid = opened(tmp_path, 2, when_full=when_full, max_overflow_bytes=1)
+    carrier = StdlibQueue[Any](
+        hybrid,
+        dumps=lambda record: b"" if record is None else record.getMessage().encode(),
+        loads=lambda data: logging.makeLogRecord({"msg": data.decode()}) if data else None,
+    )
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hear(record: logging.LogRecord) -> None:
+        busy.set()
+        go_on.wait(PATIENCE)
+
+    listener = logging.handlers.QueueListener(carrier, Telling(hear))
+    handler = logging.handlers.QueueHandler(carrier)
+    listener.start()
+    thread = listener._thread
+    assert thread is not None
+    for number in range(9):
+        handler.handle(logging.makeLogRecord({"msg": f"message {number}"}))
+        assert busy.wait(PATIENCE)
+    stopping = started(listener.stop)
+    until(lambda: not stopping.is_alive() or carrier.qsize() or hybrid.stats().dropped)
+    go_on.set()
+    stopping.join(PATIENCE / 4)
+    stopped = not stopping.is_alive()
+    if not stopped:
+        carrier.shutdown(immediate=True)
+    assert stopped, "the sentinel was dropped, and it waits for ever"
+    hybrid.close()
+
+
+# ---- in the middle of this thread's own call -------------------------------------------------
+
+
+class Signalled:
+    """Raises a signal in the middle of a call on the backend; the handler makes `call`."""
+
+    def __init__(self, method: str, call: Callable[[], object]) -> None:
+        self.method, self.call = method, call
+        self.outcome: object = None
+        self.armed = False
+
+    def __call__(self, method: str) -> None:
+        if self.armed and method == self.method:
+            self.armed = False
+            signal.raise_signal(signal.SIGUSR1)
+
+    def handle(self, number: int, frame: object) -> None:
+        try:
+            self.call()
+            self.outcome = "worked"
+        except HybridQueueError as exc:
+            self.outcome = exc
+
+
+CALLS: dict[str, Callable[[HybridQueue], object]] = {
+    "shutdown": lambda q: q.shutdown(),
+    "close": lambda q: q.close(),
+    "stats": lambda q: q.stats(),
+    "depth": lambda q: q.depth,
+    "enqueue": lambda q: q.enqueue(b"from the handler", 0),
+    "enqueue_many": lambda q: q.enqueue_many([b"from the handler"] * 9, 0),
+    "dequeue": lambda q: q.dequeue(0),
+    "dequeue_many": lambda q: q.dequeue_many(100, 0),
+    "try_dequeue": lambda q: q.try_dequeue(),
+    "lease": lambda q: q.lease(3, 0),
+    "sync": lambda q: q.sync(),
+}
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("method", ["append", "read", "trim"])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_from_a_signal_handler_works_or_is_refused_and_never_hangs(
+    tmp_path: Path, name: str, method: str, durable: bool
+) -> None:
+    """In the middle of this thread's own call on the backend. `shutdown`, `close` and questions
+    work; the rest is `ReentrantCallError`, or works too; the interrupted call ends as it should."""
+    queue: HybridQueue
+    signalled = Signalled(method, lambda: CALLS[name](queue))
+    before = signal.signal(signal.SIGUSR1, signalled.handle)
+    queue = opened(tmp_path, 2, around("memory", before=signalled), durable=durable)
+    done: list[bytes] = []
+    try:
+        queue.enqueue_many(items(300, start=0))
+        signalled.armed = True
+        try:
+            if method == "append":
+                queue.enqueue(items(301)[300])
+            else:
+                while signalled.armed:
+                    done.append(queue.dequeue(0))
+        except QueueClosed:
+            assert name in ("shutdown", "close")
+        assert not signalled.armed
+        if name in ("shutdown", "close", "stats", "depth"):
+            assert signalled.outcome == "worked"
+        else:
+            worked = signalled.outcome == "worked"
+            assert worked or isinstance(signalled.outcome, (ReentrantCallError, QueueFull))
+        balanced(queue)
+        if name == "close":
+            with pytest.raises(QueueClosed):
+                queue.enqueue(b"closed")
+            opened(tmp_path, 2, around("memory"), durable=durable).close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        queue.close()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("view", [False, True])
+def test_a_queue_that_is_collected_without_close_says_so_and_frees_its_stream(
+    tmp_path: Path, durable: bool, view: bool
+) -> None:
+    """A `ResourceWarning`; what is stored stays for the next owner."""
+    queue: Any = opened(tmp_path, 2, durable=durable)
+    queue.enqueue_many(numbered(6))
+    if view:
+        queue = queue.aio
+        gc.collect()
+        assert queue.depth == 6
+    with pytest.warns(ResourceWarning, match="never closed"):
+        del queue
+        gc.collect()
+    with opened(tmp_path, 20, durable=durable) as queue:
+        assert drain(queue) == numbered(6)[0 if durable else 2 :]
