@@ -23,8 +23,10 @@ from hq_core import (
 )
 from hq_core.aio.worker import _carry_out
 from hq_core.engine.engine import Engine
+from hq_core.engine.waiters import Waiter
 from hq_core.protocols import OverflowBackend, Stream
 from hq_core.testing import MemoryBackend, RemoteBackend
+from hq_core.testing.fakes import _kept
 from tests.faults.campaign import amount, note, sentence
 from tests.faults.spoilable import Spoilable
 from tests.interleaving import (
@@ -112,6 +114,8 @@ class World:
     scheduler: Scheduler
     test: str
     schedules: int = 0
+    woken: list[tuple[int, tuple[int, int]]] = field(default_factory=list)
+    """Place and needs of each thread that was woken, in this schedule."""
     backend: Slow = field(init=False)
     stored: MemoryBackend = field(init=False)
 
@@ -120,6 +124,7 @@ class World:
 
         def prepared(scheduler: Scheduler) -> Check:
             self.scheduler = scheduler
+            self.woken.clear()
             scheduler.invariant = lambda: None
             kept_by_the_backend()  # of a schedule, or a test, that failed
             return scenario(scheduler)
@@ -162,6 +167,18 @@ class World:
         self.watch(sound)
         return queue
 
+    def assert_first_is_woken_first(self, queue: HybridQueue, line: str) -> None:
+        """Have it fail if a thread of `line` is woken while one that needs the same waits before
+        it. Whoever was woken in vain waits on where it stood."""
+
+        def sound() -> None:
+            for place, needs in self.woken:
+                for waiter in waiting(queue, line):
+                    assert waiter.needs != needs or waiter.place > place or not waiter.place
+            self.woken.clear()
+
+        self.watch(sound)
+
     def watch(self, invariant: Check) -> None:
         """Have `invariant` hold after every step too."""
         before = self.scheduler.invariant
@@ -174,17 +191,24 @@ class World:
 
     @property
     def records(self) -> list[bytes]:
-        """What the backend of the last queue holds at this moment."""
-        return self.stored._records
+        """What the backend of the last queue holds at this moment, or kept when it was closed."""
+        return self.stored._records or _kept.get(self.stored._path, [])
 
     def when_parked(self, queue: HybridQueue, count: int, line: str = "producers") -> None:
-        """Called by a task: others run until so many wait in `line`."""
-        self.scheduler.pause(lambda: parked(queue, line) == count)
+        """Called by a task: others run until so many wait in `line`, or more."""
+        self.scheduler.pause(lambda: parked(queue, line) >= count)
+
+
+def waiting(queue: HybridQueue, line: str) -> list[Waiter]:
+    """Those in a line of the engine."""
+    return [
+        waiter for line in getattr(queue._engine, f"_{line}").waiting.values() for waiter in line
+    ]
 
 
 def parked(queue: HybridQueue, line: str = "producers") -> int:
     """How many wait in a line of the engine: `consumers`, `lessees` or `producers`."""
-    return sum(map(len, getattr(queue._engine, f"_{line}").waiting.values()))
+    return len(waiting(queue, line))
 
 
 def assert_balanced(engine: Engine) -> None:
@@ -258,6 +282,14 @@ def patch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         def holder(self) -> Callable[[], Life | None]:
             return world.scheduler.holder
 
+    class Noted(ControlledWaiter):
+        def wake(self) -> bool:
+            world.woken.append((self.place, self.needs))
+            return super().wake()
+
+    def waiter(needs: tuple[int, int] = (1, 0)) -> ControlledWaiter:
+        return Noted(world.scheduler, needs)
+
     def clock() -> float:
         return world.scheduler.now
 
@@ -271,10 +303,7 @@ def patch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hq_core.engine.pumping.get_ident", lambda: id(world.scheduler.life))
     monkeypatch.setattr("hq_core.queue.Handle", lambda engine: SimpleNamespace(engine=engine))
     monkeypatch.setattr("hq_core.queue.time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr(
-        "hq_core.queue.ThreadWaiter",
-        lambda needs=(1, 0): ControlledWaiter(world.scheduler, needs),
-    )
+    monkeypatch.setattr("hq_core.queue.ThreadWaiter", waiter)
     threads = SimpleNamespace(
         Lock=lambda: lock(reentrant=False),
         Condition=lambda lock: ControlledCondition(world.scheduler, lock),
@@ -441,6 +470,22 @@ def kept_by_the_backend() -> list[bytes]:
     kept = list(backend._records)
     backend.close(delete=True)
     return kept
+
+
+def assert_kept(
+    kept: Sequence[bytes], accepted: Sequence[bytes], *consumers: Sequence[Sequence[bytes]]
+) -> None:
+    """A durable queue was closed that had `accepted` items, and each of its `consumers` got these
+    batches. What it `kept` is the rest: from the oldest that was not delivered, or is still held,
+    as the last batch of each consumer may be."""
+    start = len(accepted) - len(kept)
+    assert list(kept) == list(accepted[start:])
+    delivered = [item for batches in consumers for batch in batches for item in batch]
+    assert len({*delivered}) == len(delivered), "an item came twice"
+    assert {*accepted[:start]} <= {*delivered}
+    if kept and kept[0] in delivered:
+        held = [item for batches in consumers if batches for item in batches[-1]]
+        assert kept[0] in held, "nobody holds it any more"
 
 
 def spoiled(stream: Stream) -> Spoilable:

@@ -14,6 +14,7 @@ from typing_extensions import override
 from hq_core import HybridQueue, QueueClosed, ThreadPump
 from hq_core.aio import AsyncHybridQueue
 from hq_core.limiters import Unlimited
+from hq_core.protocols import OverflowBackend, Stream
 from tests.hq_core.promises.staging import (
     BACKENDS,
     FRONTS,
@@ -57,22 +58,20 @@ def test_ctrl_c_while_close_waits_for_the_pump_leaves_it_to_the_next_close(
     tmp_path: Path, backend: str, durable: bool
 ) -> None:
     """The second one finishes what the first began, and the stream is free."""
-    gate, pump = Gate("read"), Stopping()
+    gate, pump, made = Gate("read"), Stopping(), items(12)
+    with opened(tmp_path, 8, backend, durable=True) as earlier:
+        earlier.enqueue_many(made)
     queue = opened(tmp_path, 8, around(backend, before=gate), durable=durable, pump=pump)
-    made = items(12, size=4096)
     gate.shut()
-    queue.enqueue_many(made)
-    if not durable:
-        assert queue.dequeue() == made[0]
     queue._engine.pumping.pump.wake()
     assert gate.reached.wait(PATIENCE)
+
+    main = threading.get_ident()
 
     def press() -> None:
         assert pump.is_stopped.wait(PATIENCE)
         signal.pthread_kill(main, signal.SIGINT)
 
-    main = threading.main_thread().ident
-    assert main is not None
     pressing = started(press)
     with pytest.raises(KeyboardInterrupt):
         queue.close()
@@ -146,21 +145,13 @@ def test_the_pumps_own_thread_may_close_the_queue(tmp_path: Path, durable: bool)
             queue.close()
             closed.set()
 
+    with opened(tmp_path, 8, durable=True) as earlier:
+        earlier.enqueue_many(items(12))
     queue = opened(tmp_path, 8, around("file", before=close), durable=durable, pump=ThreadPump())
-    made = items(12, size=4096)
-    queue.enqueue_many(made)
-    while not closed.is_set():
-        try:
-            queue.dequeue(0.05)
-        except QueueClosed:
-            break
-        except TimeoutError:
-            continue
-        queue._engine.pumping.wake_if_needed()
+    queue._engine.pumping.pump.wake()
     assert closed.wait(PATIENCE)
     queue.close()
-    with opened(tmp_path, 100, durable=durable):
-        pass
+    is_free(tmp_path, "file", durable, items(12))
 
 
 def test_a_finaliser_may_close_the_queue_its_thread_is_about_to_use(tmp_path: Path) -> None:
@@ -180,15 +171,20 @@ def test_a_finaliser_may_close_the_queue_its_thread_is_about_to_use(tmp_path: Pa
     queue = opened(tmp_path, 1, around("file", before=collect))
     queue.enqueue(b"memory")
     Owner()
-    done = started(lambda: pytest.raises(QueueClosed, _twice, queue))
+    refused: list[str] = []
+    done = started(lambda: _use(queue, refused))
     done.join(PATIENCE)
     assert not done.is_alive()
+    assert refused == ["closed"]
     opened(tmp_path).close()
 
 
-def _twice(queue: HybridQueue) -> None:
-    queue.enqueue(b"stored")
-    queue.enqueue(b"refused")
+def _use(queue: HybridQueue, refused: list[str]) -> None:
+    try:
+        queue.enqueue(b"stored")
+        queue.enqueue(b"refused")
+    except QueueClosed:
+        refused.append("closed")
 
 
 @FRONTS
@@ -247,7 +243,7 @@ def test_a_closed_queue_cannot_be_opened(
             pass
 
     with pytest.raises(QueueClosed):
-        asyncio.run(queue.open())  # type: ignore[arg-type] # a coroutine all the same
+        asyncio.run(queue.open())
     with pytest.raises(QueueClosed):
         asyncio.run(enter())
 
@@ -257,16 +253,15 @@ def test_closing_while_it_opens_leaves_it_closed(tmp_path: Path) -> None:
     gate = threading.Event()
     reached = threading.Event()
 
-    def make(stream: object) -> object:
+    def make(stream: Stream) -> OverflowBackend:
         reached.set()
         assert gate.wait(PATIENCE)
         return around("file")(stream)
 
     async def main() -> None:
         queue = AsyncHybridQueue("stream", 4, tmp_path / "spool", limiter=Unlimited(), backend=make)
-        opening = asyncio.create_task(queue.open())  # type: ignore[arg-type]
-        while not reached.is_set():
-            await asyncio.sleep(0.001)
+        opening = asyncio.create_task(queue.open())
+        await asyncio.to_thread(reached.wait, PATIENCE)
         closing = asyncio.create_task(queue.close())
         await asyncio.sleep(0)
         gate.set()
