@@ -137,7 +137,7 @@ def test_who_waits_gets_it_when_it_is_free(locks: Locks, seconds: float | None) 
             real.release()
 
         def _is_owned(self) -> bool:
-            return real._is_owned()
+            return bool(real._is_owned())
 
     def wait() -> None:
         deadline = None if seconds is None else monotonic() + seconds
@@ -183,12 +183,12 @@ def test_interrupted_when_it_was_just_taken_it_is_free_again(locks: Locks) -> No
             real.release()
 
         def _is_owned(self) -> bool:
-            return real._is_owned()
+            return bool(real._is_owned())  # type: ignore[attr-defined]
 
     locks.io = Interrupted()  # type: ignore[assignment] # as far as it is used here
     with pytest.raises(KeyboardInterrupt):
         locks.enter_io(None)
-    assert not real._is_owned()
+    assert not real._is_owned()  # type: ignore[attr-defined]
 
 
 def test_a_lock_is_mine_or_it_is_not(locks: Locks) -> None:

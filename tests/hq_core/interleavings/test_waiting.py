@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import os
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -21,7 +22,12 @@ from tests.hq_core.interleavings.world import (
 )
 from tests.interleaving import ControlledWaiter, Scheduler
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.environ.get("HQ_FAULTS") != "whole", reason="takes minutes: make faults runs it"
+    ),
+]
 
 
 def test_blocked_producers_get_in_as_room_comes(world: World) -> None:

@@ -362,14 +362,12 @@ class ControlledLoop:
     async def sleep(self, seconds: float) -> None:
         self.wait()
 
-    async def call(self, call: Callable[[], T], until: float | None = None) -> T:
-        future = self._begin(call)
-        try:
-            if not self.wait(future.done, until):
-                raise TimeoutError
-        except BaseException:
-            future.cancel()
-            raise
+    def begin(self, call: Callable[[], T]) -> "Future[T]":
+        return self._begin(call)
+
+    async def result(self, future: "Future[T]", until: float | None) -> T:
+        if not self.wait(future.done, until):
+            raise TimeoutError
         return future.result()
 
     async def see_through(
