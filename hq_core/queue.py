@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from hq_core.checks import positive_int, positive_seconds, seconds
-from hq_core.engine.handle import Handle
+from hq_core.engine.handle import Handle, refuse_to_be_sent
 from hq_core.engine.leases import Lease
 from hq_core.engine.opening import open_engine
 from hq_core.engine.waiters import ThreadWaiter
@@ -248,11 +248,7 @@ class HybridQueue:
         return f"<HybridQueue {self._engine.stream_id!r}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"the queue {self._engine.stream_id!r} belongs to this process and cannot be sent to "
-            "another: one process owns a stream. Give the other process the stream id and the "
-            "directory, to open it when this one has closed it, or move the items through a pipe"
-        )
+        refuse_to_be_sent(self._engine.stream_id)
 
     @property
     def aio(self) -> "AsyncHybridQueue":

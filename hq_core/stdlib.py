@@ -13,10 +13,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Self, TypeVar, overload
+from typing import Any, NoReturn, Self, TypeVar, overload
 
 from hq_core.checks import instance
 from hq_core.engine.forks import ParentsLock, disown_in_child
+from hq_core.engine.handle import refuse_to_be_sent
 from hq_core.errors import QueueEmpty, QueueFull
 from hq_core.messages import Buffer
 from hq_core.queue import HybridQueue
@@ -211,6 +212,9 @@ class StdlibQueue(queue.Queue[T]):
 
     def __repr__(self) -> str:
         return f"<StdlibQueue of {self._hybrid!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        refuse_to_be_sent(self._hybrid._engine.stream_id)
 
     def _wait_to_enter(self, seconds: float | None) -> None:
         """Wait until fewer than `maxsize` items are in the queue. Holds `mutex`."""

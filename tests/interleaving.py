@@ -164,7 +164,12 @@ class Scheduler:
 
     def has_ended(self, name: str) -> bool:
         """Whether there is no task `name` any more."""
-        return all(task.name != name for task in self._tasks)
+        return name not in self.tasks
+
+    @property
+    def tasks(self) -> set[str]:
+        """The names of those that have not ended."""
+        return {task.name for task in self._tasks}
 
     @property
     def me(self) -> str:
@@ -285,7 +290,8 @@ class ControlledLock:
         return True
 
     def release(self) -> None:
-        assert self._is_owned(), "only the owner lets go"
+        if not self._is_owned():
+            raise RuntimeError("cannot release un-acquired lock")  # as the real one does
         self._times -= 1
         if not self._times:
             self._owner = None

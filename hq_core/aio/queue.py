@@ -28,7 +28,7 @@ from hq_core.aio.wakeups import LoopWaiter
 from hq_core.aio.worker import Worker, cancel_again
 from hq_core.checks import positive_int, positive_seconds, seconds
 from hq_core.engine.engine import Engine
-from hq_core.engine.handle import Handle
+from hq_core.engine.handle import Handle, refuse_to_be_sent
 from hq_core.engine.in_flight import Holder
 from hq_core.engine.leases import Lease
 from hq_core.engine.opening import open_engine
@@ -222,6 +222,9 @@ class AsyncHybridQueue:
 
     def __repr__(self) -> str:
         return f"<AsyncHybridQueue {self._stream_id!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        refuse_to_be_sent(self._stream_id)
 
     @property
     def depth(self) -> int:

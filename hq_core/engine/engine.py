@@ -70,6 +70,8 @@ _MAX_LEASED_BYTES: Final = 64 * 1024 * 1024
 """What may be out under leases; or as much as memory holds, if that is more."""
 _PATIENCE: Final = 0.05
 """Seconds for which a consumer that has some items waits for the backend to give the rest."""
+_LOOK_AT_HOLDERS: Final = 1.0
+"""Seconds after which a producer that waits for room looks whether a holder has ended."""
 _CONSEQUENCES: Final[dict[WhenFull, str]] = {
     "block": "its producers wait until there is room",
     "drop_oldest": "its oldest items are dropped",
@@ -384,10 +386,14 @@ class Engine:
                 self._wake_producers()
 
     def look_again(self) -> float:
-        """When a waiter is to try again though nobody has woken it: a lease ends then, or a trim
-        that failed is to be repeated. Seconds of the monotonic clock, or infinity."""
+        """When a waiter is to try again though nobody has woken it: a lease ends then, a trim that
+        failed is to be repeated, or a holder may have ended, which nobody says. Seconds of the
+        monotonic clock, or infinity."""
         with self._locks.mutex:
-            return min(self._in_flight.next_lapse(), self.overflow.retry_trim)
+            again = min(self._in_flight.next_lapse(), self.overflow.retry_trim)
+            if self.durable and self._producers.waiting and self._in_flight.runs:
+                return min(again, self._clock() + _LOOK_AT_HOLDERS)
+            return again
 
     # ---- state -----------------------------------------------------------------------------
 
@@ -510,7 +516,7 @@ class Engine:
                 lost = self._failure is not None
                 self._in_flight.advance()
                 undelivered = 0 if self._keeps else self._discard_rest()
-                if self.durable:  # what memory holds is stored, and stays
+                if self.durable and not lost:  # what memory holds is stored, and stays
                     records = self._in_flight.records()
                     self._memory.take(max(1, self._memory.items()))
                     overflow.forget_ahead()
@@ -583,7 +589,7 @@ class Engine:
                     overflow.pass_on(landed - overflow.passed)
                 self._landing = None
             missing = 0
-            if self.durable:
+            if self.durable and self.state not in _OVER:
                 missing = overflow.passed - self._memory.items() - in_flight.records()
             if in_hand:
                 place = self._accounts.newest() - self._memory.items() - overflow.stored
@@ -698,6 +704,8 @@ class Engine:
         if self.when_full == "drop_newest" or (self.when_full == "drop_oldest" and is_away):
             self._accounts.drop_newest(len(items))
             return True
+        if is_away and waiter is not None and not self.overflow.away:
+            return None  # it is back by now
         something_may_change = self._there() or self.overflow.depth or self.overflow.away
         if waiter is None or not something_may_change:
             if self.when_full == "drop_oldest":
@@ -994,6 +1002,7 @@ class Engine:
                 accounts.spilled_bytes,
             )
             payload, offered = overflow.appending
+            accounted = enqueued
             if overflow.doing == "append" and change > 0:
                 enqueued += change
                 spilled += change
@@ -1009,6 +1018,9 @@ class Engine:
             accounts.spilled_bytes = spilled_bytes
             overflow.depth, overflow.size_bytes, overflow.passed = depth, size_bytes, passed
             overflow.doing, in_flight.done = "", done
+            if self.state == "lost":  # what was appended just before is the other owner's too
+                overflow.passed, overflow.size_bytes = depth, 0
+                accounts.discarded += accounts.enqueued - accounted
             # Until here.
             if change > 0:
                 if accounts.is_due(offered):
@@ -1054,13 +1066,15 @@ class Engine:
 
     def _discard_rest(self) -> int:
         """Nobody will get what is in the queue, here at least; how many items that is."""
-        count = self._there() - self._in_flight.leased()[0]
+        accounts, leased = self._accounts, self._in_flight.leased()[0]
         self._memory.take(max(1, self._memory.items()))
         self._in_flight.forget_back()
         self.overflow.forget_ahead()
-        self.overflow.depth = self.overflow.passed = self.overflow.size_bytes = 0
-        self._accounts.discarded += count
-        return count
+        before = accounts.discarded
+        # No call from here on; and what is left is what balances, however often this is begun.
+        self.overflow.passed, self.overflow.size_bytes = self.overflow.depth, 0
+        accounts.discarded = accounts.enqueued - accounts.dequeued - leased
+        return accounts.discarded - before
 
 
 def _earlier(deadline: float | None, other: float) -> float:

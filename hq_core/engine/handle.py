@@ -1,10 +1,11 @@
 """What the front ends of one queue share: when the last of them goes, the stream is freed."""
 
 import warnings
+from typing import NoReturn
 
 from hq_core.engine.engine import Engine
 
-__all__ = ["Handle"]
+__all__ = ["Handle", "refuse_to_be_sent"]
 
 
 class Handle:
@@ -27,3 +28,12 @@ class Handle:
             stacklevel=2,
             source=self,
         )
+
+
+def refuse_to_be_sent(stream_id: str) -> NoReturn:
+    """What pickling a queue raises, as sending one to a spawned process does: `TypeError`."""
+    raise TypeError(
+        f"the queue {stream_id!r} belongs to this process and cannot be sent to another: one "
+        "process owns a stream. Give the other process the stream id and the directory, to open it "
+        "when this one has closed it, or move the items through a pipe"
+    )

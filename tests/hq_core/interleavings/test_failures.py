@@ -116,6 +116,8 @@ def test_damage_is_told_once_while_consumers_wait_and_what_comes_later_is_delive
 def test_blocked_producers_get_the_room_that_damaged_records_leave(
     world: World, durable: bool
 ) -> None:
+    """Damage makes room too, and whoever waits for room gets it."""
+
     def scenario(scheduler: Scheduler) -> Callable[[], None]:
         queue = world.queue(
             scheduler,

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("memory_items", [1, 2])
 def test_one_producer_and_one_consumer_keep_the_order(world: World, memory_items: int) -> None:
+    """What is taken is what was enqueued, in order, whichever tier it went through."""
+
     items = [b"1", b"2", b"3", b"4"]
 
     def scenario(scheduler: Scheduler) -> Callable[[], None]:
@@ -39,6 +41,8 @@ def test_one_producer_and_one_consumer_keep_the_order(world: World, memory_items
 
 
 def test_two_producers_and_two_consumers_deliver_everything_once(world: World) -> None:
+    """Every item is taken once, and no producer's items overtake one another."""
+
     def scenario(scheduler: Scheduler) -> Callable[[], None]:
         queue = world.queue(scheduler, 1)
         got: list[list[bytes]] = [[], []]
@@ -69,6 +73,8 @@ def test_two_producers_and_two_consumers_deliver_everything_once(world: World) -
 
 
 def test_batches_keep_the_order_and_stay_whole(world: World) -> None:
+    """A batch is in the queue in one piece, in order."""
+
     def scenario(scheduler: Scheduler) -> Callable[[], None]:
         queue = world.queue(scheduler, 2)
         got: list[bytes] = []
@@ -95,6 +101,8 @@ def test_batches_keep_the_order_and_stay_whole(world: World) -> None:
 
 
 def test_drop_oldest_keeps_the_newest_in_order(world: World) -> None:
+    """The newest item is delivered, what is dropped is counted, and the rest is in order."""
+
     def scenario(scheduler: Scheduler) -> Callable[[], None]:
         queue = world.queue(scheduler, 1, max_overflow_bytes=5, when_full="drop_oldest")
         got: list[bytes] = []
@@ -134,6 +142,8 @@ def test_drop_oldest_keeps_the_newest_in_order(world: World) -> None:
 def test_several_producers_that_drop_account_for_every_item(
     world: World, when_full: WhenFull
 ) -> None:
+    """Each item is delivered or counted as dropped: never the newest, or never the oldest."""
+
     def scenario(scheduler: Scheduler) -> Callable[[], None]:
         queue = world.queue(scheduler, 1, max_overflow_bytes=6, when_full=when_full)
         got: list[bytes] = []

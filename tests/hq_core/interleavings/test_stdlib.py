@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("memory_items", [1, 2])
 def test_maxsize_holds_and_no_put_waits_for_ever(world: World, memory_items: int) -> None:
+    """There are never more items than `maxsize`, and every `put` gets in."""
+
     def scenario(scheduler: Scheduler) -> Callable[[], None]:
         queue = world.queue(scheduler, memory_items, when_full="block")
         q = StdlibQueue(queue, 2)
@@ -49,6 +51,8 @@ def test_maxsize_holds_and_no_put_waits_for_ever(world: World, memory_items: int
 
 
 def test_the_place_of_a_put_that_fails_goes_to_one_that_waits(world: World) -> None:
+    """A failed `put` leaves its place, and who waits for one does not sleep on."""
+
     def fault(method: str, number: int) -> Exception | None:
         return OSError(errno.EIO, "broken") if number == 1 else None
 
@@ -85,6 +89,8 @@ def test_the_place_of_a_put_that_fails_goes_to_one_that_waits(world: World) -> N
 
 
 def test_join_ends_when_the_last_task_is_done_and_not_before(world: World) -> None:
+    """`join` returns once both tasks are done."""
+
     def scenario(scheduler: Scheduler) -> Callable[[], None]:
         queue = world.queue(scheduler, 1, when_full="block")
         q = StdlibQueue(queue)
@@ -112,6 +118,8 @@ def test_join_ends_when_the_last_task_is_done_and_not_before(world: World) -> No
 
 @pytest.mark.parametrize("durable", [False, True])
 def test_an_immediate_shutdown_at_any_moment_ends_every_wait(world: World, durable: bool) -> None:
+    """`put`, `get` and `join` end; nothing that was accepted is unaccounted for."""
+
     def scenario(scheduler: Scheduler) -> Callable[[], None]:
         queue = world.queue(scheduler, 1, when_full="block", durable=durable)
         q = StdlibQueue(queue, 1)

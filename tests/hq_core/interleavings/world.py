@@ -167,6 +167,17 @@ class World:
         self.watch(sound)
         return queue
 
+    def close_at_the_end(self, queue: HybridQueue, check: Check = lambda: None) -> None:
+        """Spawn a task that makes the `check` once all others have ended, and closes `queue`."""
+        scheduler = self.scheduler
+
+        def close() -> None:
+            scheduler.pause(lambda: scheduler.tasks <= {"closer", "hq-pump-stream"})
+            check()
+            queue.close()
+
+        scheduler.spawn("closer", close)
+
     def assert_first_is_woken_first(self, queue: HybridQueue, line: str) -> None:
         """Have it fail if a thread of `line` is woken while one that needs the same waits before
         it. Whoever was woken in vain waits on where it stood."""
@@ -362,10 +373,7 @@ class ControlledLoop:
     async def sleep(self, seconds: float) -> None:
         self.wait()
 
-    def begin(self, call: Callable[[], T]) -> "Future[T]":
-        return self._begin(call)
-
-    async def result(self, future: "Future[T]", until: float | None) -> T:
+    async def result(self, future: Future[T], until: float | None) -> T:
         if not self.wait(future.done, until):
             raise TimeoutError
         return future.result()
@@ -373,7 +381,7 @@ class ControlledLoop:
     async def see_through(
         self, call: Callable[[], T], *, revocable: bool = True, until: float | None = None
     ) -> T:
-        future = self._begin(call)
+        future = self.begin(call)
         cancelled: Cancelled | None = None
         while not future.done():
             try:
@@ -392,7 +400,7 @@ class ControlledLoop:
         self.cancel_again(cancelled)
         return future.result()
 
-    def _begin(self, call: Callable[[], T]) -> Future[T]:
+    def begin(self, call: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
         self._jobs.append(lambda: _carry_out(call, future))
         if not self._works:

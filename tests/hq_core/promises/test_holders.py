@@ -17,6 +17,7 @@ from tests.hq_core.promises.staging import (
     hands,
     items,
     opened,
+    until,
 )
 
 
@@ -162,3 +163,29 @@ def test_what_is_not_done_when_its_process_dies_comes_again_and_what_is_done_doe
     assert found[-4:] == items(4, start=2), "what was not done is gone"
     # Trims are gathered: what was done may come again, in order.
     assert found == items(6)[6 - len(found) :]
+
+
+@FRONTS
+@pytest.mark.parametrize("how", ["asked for more", "ended"])
+def test_a_producer_gets_the_room_of_what_its_holder_is_done_with(
+    tmp_path: Path, front: str, how: str
+) -> None:
+    """It waits for no more than that: a thread or task that has ended holds nothing, and nobody
+    needs to come by for the room to be found."""
+    with opened(tmp_path, 4, "memory", durable=True) as probe:
+        probe.enqueue(b"first")
+        bound = probe.stats().disk_bytes
+        assert drain(probe) == [b"first"]
+    queue = opened(tmp_path, 4, "memory", durable=True, when_full="block", max_overflow_bytes=bound)
+    with hands(queue, front, 2) as (holder, producer):
+        queue.enqueue(b"first")
+        assert holder.do("dequeue") == b"first"
+        waiting = producer.begin("enqueue", b"other")
+        until(lambda: queue._engine._producers.waiting)
+        if how == "ended":
+            holder.end()
+        else:
+            assert holder.do("dequeue") == b"other"
+        waiting.result(5)
+    balanced(queue)
+    queue.close()

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from hq_core import InlinePump
 from hq_core.testing import ManualPump
@@ -17,39 +16,39 @@ EVERY: Final = int(os.environ.get("HQ_EVERY", 1 if WHOLE else 7))
 THIN: Final = 1 if WHOLE else 3
 """Of those one in so many for a backend that does real I/O."""
 
-LAST_STEPS: Final = (
-    "Locks.change, after __exit__",
-    "Locks.change, after _grab returned",
-    "Engine._after_taking, at its beginning",
-    "Engine.take_one, after __exit__",
-    "Lease.__enter__, at its beginning",
-    "Lease.__exit__, at its beginning",
-    "Lease.nack, at its beginning",
+LOST: Final[dict[str, int]] = {}
+"""Points at which items are taken and given to nobody, by operation. CPython 3.11 looks for signals
+when a function is entered and when one in C returns, and not between the return of ours and what
+its caller does with the result. So there is no such point in the library."""
+UNTIL_THEIR_DEADLINE: Final = {"lease in a block that raises": 20}
+"""Points at which a lease is left to its deadline: its block is about to be entered, or left, when
+nobody has it any more. By operation, at most."""
+
+LOSES: Final = pytest.mark.xfail(
+    strict=False, reason="not mended yet: what was taken is lost between two steps of the library"
 )
-"""Where items were taken and nobody can know: Python itself drops what was just returned. In a
-durable queue they come again when it is opened next; those of a lease come at its deadline."""
-
+STOPS: Final = pytest.mark.skip(reason="not mended yet: an interruption in a weak reference's end")
 KNOWN: Final = {
-    "ack": "Lease.ack forgets its runs first: an interrupted one cannot be called again",
-    "nack": "Lease.nack forgets its runs first: an interrupted one cannot be called again",
-    "close": "StreamLock: an interrupted release leaves the lock file",
-    "lease": "InFlight.lease commits in two calls, _grab wakes after it has taken",
-    "lease in a block that raises": "InFlight.lease commits in two calls: doubles",
-    "dequeue_many": "Engine.take and _grab: interrupted behind _collect they lose what was taken",
-    "dequeue_many of all there is": "as dequeue_many",
-    "dequeue_many of what was given back": "Engine._collect: given back, and out of reach",
+    "close": STOPS,
+    **dict.fromkeys(
+        (
+            "dequeue of the last",
+            "dequeue of what was read ahead",
+            "dequeue that refills",
+            "dequeue_many",
+            "dequeue_many of all there is",
+            "dequeue_many of what was given back",
+            "lease",
+            "trim",
+            "try_dequeue",
+        ),
+        LOSES,
+    ),
 }
-"""Bugs that are not mended yet, by operation."""
-
-
-def _case(name: str, kind: Kind) -> ParameterSet:
-    reason = KNOWN.get(name)
-    marks = [pytest.mark.xfail(strict=False, reason=reason)] if reason else []
-    return pytest.param(name, kind, id=f"{name}-{kind}", marks=marks)
-
-
 CASES: Final = [
-    _case(name, kind) for name, operation in OPERATIONS.items() for kind in operation.kinds
+    pytest.param(name, kind, id=f"{name}-{kind}", marks=KNOWN.get(name, ()))
+    for name, operation in OPERATIONS.items()
+    for kind in operation.kinds
 ]
 
 
@@ -67,26 +66,16 @@ def test_an_operation_that_is_cut_short_anywhere_harms_nothing(
     exception: type[BaseException],
 ) -> None:
     """No ghost, no item out of reach, order kept, accounts balanced, no lock held, no hang; a
-    durable queue that is opened again gives what is not done; nothing that was taken is lost, but
-    at the last step of all."""
+    durable queue that is opened again gives what is not done; nothing that was taken is lost."""
     every = EVERY * THIN if backend == "file" else EVERY
     outcome = sweep(name, kind, backend, pump, exception, tmp_path, every=every)
     report(outcome)
     assert outcome.points > 3
-    in_the_end = {where for where in outcome.lost if _is_last_step(where)}
-    outcome.lost = {w: n for w, n in outcome.lost.items() if w not in in_the_end}
-    outcome.wrong = [w for w in outcome.wrong if not _is_a_lease_nobody_got(w)]
     assert not outcome.wrong, told(outcome)
-    assert not outcome.lost, told(outcome)
-
-
-def _is_last_step(where: str) -> bool:
-    return any(f" {step} (point" in where for step in LAST_STEPS)
-
-
-def _is_a_lease_nobody_got(wrong: str) -> bool:
-    """Its deadline gives it back."""
-    return _is_last_step(wrong) and "leased to nobody" in wrong
+    assert len(outcome.lost) <= LOST.get(name, 0), told(outcome)
+    assert len(outcome.lapses) <= UNTIL_THEIR_DEADLINE.get(name, 0), sorted(outcome.lapses)
+    if exception is KeyboardInterrupt:
+        assert not outcome.swallowed, sorted(outcome.swallowed)
 
 
 def report(outcome: Outcome) -> None:

@@ -37,8 +37,6 @@ from tests.hq_core.promises.staging import (
     until,
 )
 
-pytestmark = pytest.mark.skip(reason="in work: not all of it passes yet")
-
 DURABLE = pytest.mark.parametrize("durable", [False, True], ids=["passing", "durable"])
 
 
@@ -159,7 +157,6 @@ class TestAway:
         self, tmp_path: Path, backend: str
     ) -> None:
         """`on_ready` before the queue has heard that it is away: nobody sleeps for ever."""
-        queue: HybridQueue
         stores: list[OverflowBackend] = []
 
         def make(stream: Stream) -> OverflowBackend:
@@ -178,10 +175,9 @@ class TestAway:
             stores.append(Back(remote.store, stream))
             return stores[-1]
 
-        queue = opened(tmp_path, 2, make, when_full="block", durable=True)
-        queue.enqueue(b"stored", PATIENCE / 4)
-        assert queue.dequeue(PATIENCE / 4) == b"stored"
-        queue.close()
+        with opened(tmp_path, 2, make, when_full="block", durable=True) as queue:
+            queue.enqueue(b"stored", PATIENCE / 4)
+            assert queue.dequeue(PATIENCE / 4) == b"stored"
 
 
 class TestLost:

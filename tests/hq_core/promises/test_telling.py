@@ -193,8 +193,12 @@ def test_a_queue_may_carry_what_it_logs_itself(
     hybrid.close()
 
 
-@pytest.mark.skip(reason="not mended yet: drop_newest may drop the sentinel")
-@pytest.mark.parametrize("when_full", ["drop_oldest", "drop_newest"])
+NOT_MENDED = pytest.mark.skip(reason="not mended yet: drop_newest may drop the sentinel")
+
+
+@pytest.mark.parametrize(
+    "when_full", ["drop_oldest", pytest.param("drop_newest", marks=NOT_MENDED)]
+)
 def test_a_queue_listener_stops_though_its_queue_drops(tmp_path: Path, when_full: str) -> None:
     """What `QueueListener.stop` puts last arrives, or `get` ends otherwise."""
     hybrid = opened(tmp_path, 2, when_full=when_full, max_overflow_bytes=1)
@@ -222,10 +226,11 @@ def test_a_queue_listener_stops_though_its_queue_drops(tmp_path: Path, when_full
     go_on.set()
     stopping.join(PATIENCE / 4)
     stopped = not stopping.is_alive()
-    if not stopped:
-        carrier.shutdown(immediate=True)
-    assert stopped, "the sentinel was dropped, and it waits for ever"
+    if not stopped:  # let it go
+        carrier.put(None)
+        stopping.join(PATIENCE)
     hybrid.close()
+    assert stopped, "the sentinel was dropped, and it waits for ever"
 
 
 # ---- in the middle of this thread's own call -------------------------------------------------

@@ -11,6 +11,7 @@ For `MemoryError` the points before a call in C are added: it may fail for want 
 
 import dis
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, Final
 __all__ = ["Interrupter"]
 
 _HERE: Final = str(Path(__file__).parent)
+_LOGGING: Final = str(Path(logging.__file__).parent)
 _BACKWARD: Final = frozenset(code for name, code in dis.opmap.items() if "JUMP_BACKWARD" in name)
 _CALL: Final = dis.opmap["CALL"]
 _CALL_EX: Final = dis.opmap["CALL_FUNCTION_EX"]
@@ -160,7 +162,6 @@ class _Frame:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    """Whether nothing is raised there: what is not the product's. The locks of `logging`, say, do
-    not survive an interruption, and then whoever logs next hangs."""
-    file = frame.f_code.co_filename
-    return file.startswith(_HERE) or not ("/hq_core/" in file or "/hq_backends/" in file)
+    """Whether nothing is raised there: in the tests, and in what no library can mend. The locks of
+    `logging`, say, do not survive an interruption, and then whoever logs next hangs."""
+    return frame.f_code.co_filename.startswith((_HERE, _LOGGING))
