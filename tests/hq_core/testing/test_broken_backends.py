@@ -15,7 +15,8 @@ from typing_extensions import override
 from hq_backends.file import FileBackend
 from hq_core.errors import CorruptedData
 from hq_core.protocols import OverflowBackend, Stream
-from hq_core.testing import MemoryBackend
+from hq_core.testing import MemoryBackend, idling
+from hq_core.testing import promises as promised
 from hq_core.testing.log import LogSuite
 from hq_core.testing.promises import PromiseSuite
 from hq_core.testing.spool import Spool
@@ -572,8 +573,8 @@ BROKEN: list[tuple[type[OverflowBackend], Test]] = [
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that is waited for will come."""
-    monkeypatch.setattr("hq_core.testing.promises._PATIENCE", 0.01)
-    monkeypatch.setattr("hq_core.testing.idling._MOMENTS", 1)
+    monkeypatch.setattr(promised, "_PATIENCE", 0.01)
+    monkeypatch.setattr(idling, "_MOMENTS", 1)
 
 
 SLOWLY = pytest.param(
