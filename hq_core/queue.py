@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from hq_core.checks import positive_int, positive_seconds, seconds
 from hq_core.engine.handle import Handle, refuse_to_be_sent
-from hq_core.engine.leases import Lease
+from hq_core.engine.leases import LEASE_SECONDS, Lease
+from hq_core.engine.locks import PATIENCE
 from hq_core.engine.opening import open_engine
 from hq_core.engine.waiters import ThreadWaiter
 from hq_core.errors import DequeueTimeout, QueueClosed, QueueEmpty
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["HybridQueue"]
 
 _NEVER: Final = math.inf
-_GRACE: Final = 0.05
-"""Seconds for which a call that does not wait still waits for another one on the backend."""
-_LEASE: Final = 300.0
-"""Seconds after which the items of a lease are given back, unless told otherwise."""
 
 
 class HybridQueue:
@@ -178,13 +175,13 @@ class HybridQueue:
         item = self._take_one()
         if item is not None:
             return item
-        items = self._engine.take(1, None, time.monotonic() + _GRACE)
+        items = self._engine.take(1, None, time.monotonic() + PATIENCE)
         if not items:
             raise QueueEmpty(self._engine.why_empty())
         return items[0]
 
     def lease(
-        self, max_items: int = 1, timeout: float | None = None, *, deadline: float = _LEASE
+        self, max_items: int = 1, timeout: float | None = None, *, deadline: float = LEASE_SECONDS
     ) -> Lease:
         """Take up to `max_items` messages, oldest first, on condition.
 
@@ -341,4 +338,4 @@ def _deadline(timeout: float | None) -> float | None:
 
 def _patience(deadline: float | None, timeout: float | None) -> float | None:
     """Until when to wait for another call on the backend."""
-    return time.monotonic() + _GRACE if timeout == 0 else deadline
+    return time.monotonic() + PATIENCE if timeout == 0 else deadline

@@ -30,7 +30,8 @@ from hq_core.checks import positive_int, positive_seconds, seconds
 from hq_core.engine.engine import Engine
 from hq_core.engine.handle import Handle, refuse_to_be_sent
 from hq_core.engine.in_flight import Holder
-from hq_core.engine.leases import Lease
+from hq_core.engine.leases import LEASE_SECONDS, Lease
+from hq_core.engine.locks import PATIENCE
 from hq_core.engine.opening import open_engine
 from hq_core.errors import BackendError, DequeueTimeout, QueueClosed, QueueEmpty, QueueFull
 from hq_core.messages import Buffer, as_message, as_messages
@@ -44,10 +45,6 @@ _T = TypeVar("_T")
 
 _TURN: Final = 0.005
 """Seconds for which calls that need not wait keep the loop's other tasks waiting, at most."""
-_GRACE: Final = 0.05
-"""Seconds for which a call that does not wait still waits for the backend."""
-_LEASE: Final = 300.0
-"""Seconds after which the items of a lease are given back, unless told otherwise."""
 
 
 def _with_parameters_of(
@@ -169,7 +166,7 @@ class AsyncHybridQueue:
             raise QueueEmpty(*exc.args) from None
 
     def lease(
-        self, max_items: int = 1, timeout: float | None = None, *, deadline: float = _LEASE
+        self, max_items: int = 1, timeout: float | None = None, *, deadline: float = LEASE_SECONDS
     ) -> "_Leasing":
         """Take messages on condition: ``async with queue.lease() as items:``.
 
@@ -477,7 +474,7 @@ def _deadline(timeout: float | None) -> float | None:
 
 def _patience(deadline: float | None, timeout: float | None) -> float | None:
     """Until when to wait for the backend."""
-    return monotonic() + _GRACE if timeout == 0 else deadline
+    return monotonic() + PATIENCE if timeout == 0 else deadline
 
 
 def _why_empty(engine: Engine, timeout: float | None) -> str:

@@ -37,7 +37,7 @@ from hq_core.engine.forks import ParentsLock, disown_in_child
 from hq_core.engine.holders import this_thread
 from hq_core.engine.in_flight import Holder, InFlight, Run
 from hq_core.engine.leases import Lease
-from hq_core.engine.locks import Locks
+from hq_core.engine.locks import PATIENCE, Locks
 from hq_core.engine.notices import Notices
 from hq_core.engine.overflow import READ_BYTES, READ_RECORDS, Overflow
 from hq_core.engine.pumping import Pumping
@@ -68,8 +68,6 @@ _MIN_PUMPED: Final = 32
 _MAX_LEASED: Final = 1024
 _MAX_LEASED_BYTES: Final = 64 * 1024 * 1024
 """What may be out under leases; or as much as memory holds, if that is more."""
-_PATIENCE: Final = 0.05
-"""Seconds for which a consumer that has some items waits for the backend to give the rest."""
 _LOOK_AT_HOLDERS: Final = 1.0
 """Seconds after which a producer that waits for room looks whether a holder has ended."""
 _CONSEQUENCES: Final[dict[WhenFull, str]] = {
@@ -300,7 +298,7 @@ class Engine:
         have = self._memory.items() + len(overflow.ahead)  # about: others take too
         if 0 < have < max_items and overflow.unread and not overflow.away:
             with suppress(HybridQueueError):  # there is something to give all the same
-                self.refill(_earlier(deadline, self._clock() + _PATIENCE), max_items)
+                self.refill(_earlier(deadline, self._clock() + PATIENCE), max_items)
         while True:
             items = self.grab(max_items, waiter, holder=holder, lease=lease)
             if items:
@@ -442,7 +440,8 @@ class Engine:
 
     def sync(self) -> None:
         """Make what is stored survive power loss. Raises `BackendError` and `QueueClosed`."""
-        self._locks.enter_io(None)
+        if not self._locks.enter_io(None):
+            return  # the end of the program, and the backend is a thread's that runs no more
         try:
             if self.state in _OVER:
                 self._refuse()
@@ -486,6 +485,7 @@ class Engine:
                 return
             self.state, self._failure = "lost", error
             self._notices.add(logging.ERROR, "%r is lost: %s", self.stream_id, error)
+            self._errands = True  # the next call logs that: this one returns at once
             self._discard_rest()
             self._wake_everybody()
 
@@ -538,7 +538,7 @@ class Engine:
             return  # this call is within another one of this thread, which comes here too
         closing, self._closing, self._errands = self._closing, False, False
         try:
-            if self.state != "open":  # whoever was interrupted by that may have parked since
+            if self.state != "open":  # a call that was interrupted by that may have parked since
                 with self._locks.mutex:
                     self._wake_everybody()
             if closing:
@@ -740,7 +740,7 @@ class Engine:
         if overflow.away or overflow.retry_trim < math.inf:
             return False
         if self._in_flight.runs and (overflow.max_bytes or 0) < self._in_flight.pinned():
-            return False  # what is dropped stays where it is, behind what somebody holds
+            return False  # what is dropped stays where it is, after what a holder is not done with
         gone = before - overflow.size_bytes
         return by_bound or gone < max(overflow.cost(items), self._droppable)
 
@@ -834,7 +834,7 @@ class Engine:
                     runs += [run]
                     items = []
                 lease.items, lease.runs = taken, runs
-                if in_flight.next_lapse() == until:  # so that somebody looks again in time
+                if in_flight.next_lapse() == until:  # so that one of them looks again in time
                     self._consumers.wake(1)
             else:
                 if items and self.durable:
@@ -1065,7 +1065,7 @@ class Engine:
             line.wake_all()
 
     def _discard_rest(self) -> int:
-        """Nobody will get what is in the queue, here at least; how many items that is."""
+        """Count what is in the queue as discarded, and forget it; how many items that is."""
         accounts, leased = self._accounts, self._in_flight.leased()[0]
         self._memory.take(max(1, self._memory.items()))
         self._in_flight.forget_back()

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol
+from typing import Final, Protocol
 
 from hq_core.engine.in_flight import Run
 from hq_core.errors import HybridQueueError
 
-__all__ = ["Lease"]
+__all__ = ["LEASE_SECONDS", "Lease"]
+
+LEASE_SECONDS: Final = 300.0
+"""Seconds after which the items of a lease are given back, unless it was asked for otherwise."""
 
 
 class Lessor(Protocol):

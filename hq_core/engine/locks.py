@@ -10,11 +10,15 @@ from collections.abc import Callable
 from threading import TIMEOUT_MAX, RLock
 from time import monotonic
 from types import TracebackType
-from typing import NoReturn, ParamSpec, Protocol, TypeVar, cast
+from typing import Final, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 from hq_core.errors import HybridQueueError, ReentrantCallError
 
-__all__ = ["Locks", "OwnedLock"]
+__all__ = ["PATIENCE", "Locks", "OwnedLock"]
+
+PATIENCE: Final = 0.05
+"""Seconds for which a call that does not wait for items or room still waits for `io`, so that a
+refill under way is not taken for emptiness."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -69,7 +73,8 @@ class Locks:
         """Take `io`; the caller releases it. False: it was not free by `deadline` (seconds of the
         monotonic clock; None: there is none).
 
-        At the end of the program its owner may be a thread that runs no more: then nobody waits.
+        At the end of the program its owner may be a thread that runs no more: then it is not waited
+        for.
         """
         io = self.io
         if io._is_owned() or self.mutex._is_owned():

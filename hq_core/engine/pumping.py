@@ -86,9 +86,8 @@ class Pumping:
             if not self._locks.enter_io(None):
                 return False
             try:
-                with (
-                    self._locks.mutex
-                ):  # not earlier: another call may have done the work meanwhile
+                # Not earlier: another call may have done the work while this one waited for `io`.
+                with self._locks.mutex:
                     had_work = self._has_work()
                 achieved = self._refill()
             except HybridQueueError:
