@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
-from hq_core.checks import positive_int, positive_seconds, seconds
-from hq_core.engine.handle import Handle, refuse_to_be_sent
+from hq_core.checks import positive_int, positive_seconds
+from hq_core.engine.handle import Handle, deadline_of, patience, refuse_to_be_sent, why_empty
 from hq_core.engine.leases import LEASE_SECONDS, Lease
 from hq_core.engine.locks import PATIENCE
 from hq_core.engine.opening import open_engine
@@ -126,7 +126,7 @@ class HybridQueue:
         Raises `TypeError`, `MessageTooLargeError`, `RateLimited`, `QueueFull`, `BackendError` or
         `QueueClosed`; the message is then not in the queue, and everything else is as it was.
         """
-        deadline = None if timeout is None else _deadline(timeout)
+        deadline = None if timeout is None else deadline_of(timeout)
         if type(data) is not bytes or len(data) > self._largest:
             data = as_message(data, self._largest)
         offered = self._offer(data)
@@ -139,7 +139,7 @@ class HybridQueue:
         They take as many tokens of the limiter as there are items, so a batch larger than the
         burst can never pass.
         """
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         batch = as_messages(items, self._largest)
         offered = self._engine.offer_all(batch)
         if offered is not None:
@@ -152,7 +152,7 @@ class HybridQueue:
         drained, after `shutdown`, `BackendError` when the disk cannot be read (nothing is lost, try
         again), `CorruptedData` when stored messages turned out to be damaged.
         """
-        deadline = None if timeout is None else _deadline(timeout)
+        deadline = None if timeout is None else deadline_of(timeout)
         item = self._take_one()
         if item is not None:
             return item
@@ -163,7 +163,7 @@ class HybridQueue:
 
         Waits, as `dequeue` does, for the first only, and returns at least that one.
         """
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         return self._wait_for(positive_int("max_items", max_items), deadline, timeout)
 
     def try_dequeue(self) -> bytes:
@@ -177,7 +177,7 @@ class HybridQueue:
             return item
         items = self._engine.take(1, None, time.monotonic() + PATIENCE)
         if not items:
-            raise QueueEmpty(self._engine.why_empty())
+            raise QueueEmpty(why_empty(self._engine))
         return items[0]
 
     def lease(
@@ -193,7 +193,7 @@ class HybridQueue:
 
         Waits, as `dequeue` does, for the first message only; parameters and errors as there.
         """
-        ends = _deadline(timeout)
+        ends = deadline_of(timeout)
         lease = Lease(self._engine, positive_seconds("deadline", deadline))
         self._wait_for(positive_int("max_items", max_items), ends, timeout, lease)
         return lease
@@ -271,7 +271,7 @@ class HybridQueue:
     @property
     def has_disk_data(self) -> bool:
         """Whether messages are stored in the backend that memory does not hold."""
-        return self._engine.has_disk_data()
+        return self.pressure > 1.0
 
     @property
     def recovery(self) -> RecoveryReport:
@@ -292,7 +292,7 @@ class HybridQueue:
         while True:
             if deadline is not None and time.monotonic() >= deadline:
                 waiter = None
-            if engine.spill(items, offered, waiter, _patience(deadline, timeout)) or waiter is None:
+            if engine.spill(items, offered, waiter, patience(deadline, timeout)) or waiter is None:
                 return
             self._sleep(waiter, deadline)
 
@@ -306,13 +306,13 @@ class HybridQueue:
         waiter = None
         while True:
             # Mostly there is something, so the first time nobody parks.
-            items = self._engine.take(max_items, waiter, _patience(deadline, timeout), lease=lease)
+            items = self._engine.take(max_items, waiter, patience(deadline, timeout), lease=lease)
             if items:
                 return items
             if deadline is not None and time.monotonic() >= deadline:
                 if waiter is not None:
                     self._engine.withdraw(waiter)
-                raise DequeueTimeout(f"nothing came within {timeout} s: {self._engine.why_empty()}")
+                raise DequeueTimeout(f"nothing came within {timeout} s: {why_empty(self._engine)}")
             if waiter is None:
                 waiter = ThreadWaiter()
             else:
@@ -327,15 +327,3 @@ class HybridQueue:
         finally:
             if not woken:
                 self._engine.withdraw(waiter)
-
-
-def _deadline(timeout: float | None) -> float | None:
-    """When a wait of `timeout` seconds ends, on the monotonic clock; None: never."""
-    if timeout is None or seconds("timeout", timeout) > threading.TIMEOUT_MAX:
-        return None
-    return time.monotonic() + timeout
-
-
-def _patience(deadline: float | None, timeout: float | None) -> float | None:
-    """Until when to wait for another call on the backend."""
-    return time.monotonic() + PATIENCE if timeout == 0 else deadline

@@ -14,24 +14,22 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from time import monotonic
 from types import TracebackType
-from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Self, cast
 
 from typing_extensions import override
 
 from hq_core.aio.wakeups import LoopWaiter
 from hq_core.aio.worker import Worker, cancel_again
-from hq_core.checks import positive_int, positive_seconds, seconds
+from hq_core.checks import positive_int, positive_seconds
 from hq_core.engine.engine import Engine
-from hq_core.engine.handle import Handle, refuse_to_be_sent
+from hq_core.engine.handle import Handle, deadline_of, patience, refuse_to_be_sent, why_empty
 from hq_core.engine.in_flight import Holder
 from hq_core.engine.leases import LEASE_SECONDS, Lease
-from hq_core.engine.locks import PATIENCE
 from hq_core.engine.opening import open_engine
 from hq_core.errors import BackendError, DequeueTimeout, QueueClosed, QueueEmpty, QueueFull
 from hq_core.messages import Buffer, as_message, as_messages
@@ -41,7 +39,6 @@ from hq_core.stats import QueueStats, RecoveryReport
 __all__ = ["AsyncHybridQueue"]
 
 _P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 _TURN: Final = 0.005
 """Seconds for which calls that need not wait keep the loop's other tasks waiting, at most."""
@@ -113,7 +110,7 @@ class AsyncHybridQueue:
         Waits only while the message is written to the backend and, with ``when_full="block"``, for
         room.
         """
-        deadline = None if timeout is None else _deadline(timeout)
+        deadline = None if timeout is None else deadline_of(timeout)
         if type(data) is not bytes or len(data) > self._largest:
             data = as_message(data, self._largest)
         if monotonic() > self._turn_ends:
@@ -124,7 +121,7 @@ class AsyncHybridQueue:
 
     async def enqueue_many(self, items: Iterable[Buffer], timeout: float | None = None) -> None:
         """Add messages in order, all or none of them; otherwise as `enqueue`."""
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         batch = as_messages(items, self._largest)
         await self._next_turn()
         offered = self._engine.offer_all(batch)
@@ -133,10 +130,13 @@ class AsyncHybridQueue:
 
     async def dequeue(self, timeout: float | None = None) -> bytes:
         """Remove and return the oldest message; parameters and errors as `HybridQueue.dequeue`."""
-        deadline = None if timeout is None else _deadline(timeout)
+        deadline = None if timeout is None else deadline_of(timeout)
         holder = _this_task()
         if monotonic() > self._turn_ends:
-            items = await self._turn_before(self._engine.grab, 1, None, holder=holder)
+            cancelled = await self._turn()
+            items = self._engine.grab(1, None, holder=holder)
+            if cancelled is not None:
+                self._cancel(cancelled, bool(items))
             if items:
                 return items[0]
         else:
@@ -150,7 +150,7 @@ class AsyncHybridQueue:
 
         Waits, as `dequeue` does, for the first only, and returns at least that one.
         """
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         positive_int("max_items", max_items)
         return await self._wait_for(max_items, deadline, timeout, turn=True)
 
@@ -236,7 +236,7 @@ class AsyncHybridQueue:
     @property
     def has_disk_data(self) -> bool:
         """Whether messages are stored in the backend that memory does not hold."""
-        return self._engine.has_disk_data()
+        return self.pressure > 1.0
 
     @property
     def recovery(self) -> RecoveryReport:
@@ -275,21 +275,24 @@ class AsyncHybridQueue:
         await asyncio.sleep(0)
         self._turn_ends = monotonic() + _TURN
 
-    async def _turn_before(self, take: Callable[_P, _T], *args: _P.args, **kw: _P.kwargs) -> _T:
-        """`take` after the loop's other tasks ran. A cancellation in between waits if it gives
-        something: otherwise who never waits, but is cancelled each time, would never get anything.
-        """
+    async def _turn(self) -> asyncio.CancelledError | None:
+        """Let the loop's other tasks run before something is taken; returns the cancellation that
+        came meanwhile, for `_cancel`."""
         try:
             await self._next_turn()
         except asyncio.CancelledError as cancelled:
-            taken = take(*args, **kw)
-            if not taken:
-                if self._engine.has_disk_data():
-                    self._begin_refill(None)  # for the next call
-                raise
+            return cancelled
+        return None
+
+    def _cancel(self, cancelled: asyncio.CancelledError, given: bool) -> None:
+        """Raise `cancelled`; if something was `given`, when the task next waits. Otherwise a task
+        that never waits, but is cancelled each time, would never get anything."""
+        if given:
             cancel_again(cancelled)
-            return taken
-        return take(*args, **kw)
+            return
+        if self._engine.overflow.stored:
+            self._begin_refill(None)  # for the next call
+        raise cancelled
 
     async def _spill(
         self, items: list[bytes], offered: float, deadline: float | None, timeout: float | None
@@ -301,7 +304,7 @@ class AsyncHybridQueue:
         while True:
             if deadline is not None and monotonic() >= deadline:
                 waiter = None
-            until = _patience(deadline, timeout)
+            until = patience(deadline, timeout)
             spill = functools.partial(engine.spill, items, offered, waiter, until, holder)
             try:
                 accepted = await self._worker.see_through(spill, until=until)
@@ -324,16 +327,16 @@ class AsyncHybridQueue:
     ) -> list[bytes]:
         engine = self._engine
         waiter = LoopWaiter()
-        grab = functools.partial(engine.grab, holder=_this_task(), lease=lease)
-        until = _patience(deadline, timeout)
+        holder = _this_task()
+        until = patience(deadline, timeout)
         while True:
             over = deadline is not None and monotonic() >= deadline
             parked = None if over else waiter
-            if turn:
-                turn = False
-                items = await self._turn_before(grab, max_items, parked)
-            else:
-                items = grab(max_items, parked)
+            cancelled = await self._turn() if turn else None
+            turn = False
+            items = engine.grab(max_items, parked, holder=holder, lease=lease)
+            if cancelled is not None:
+                self._cancel(cancelled, bool(items))
             if items:
                 return items
             if items is None and (until is None or monotonic() < until):
@@ -384,7 +387,7 @@ class _Leasing:
 
     async def _take(self) -> Lease:
         lease = Lease(self._queue._engine, self._seconds)
-        deadline = _deadline(self._timeout)
+        deadline = deadline_of(self._timeout)
         await self._queue._wait_for(self._max_items, deadline, self._timeout, lease, turn=True)
         return lease
 
@@ -465,18 +468,6 @@ def _this_task() -> Holder:
     return weakref.ref(task)
 
 
-def _deadline(timeout: float | None) -> float | None:
-    """When a wait of `timeout` seconds ends, on the monotonic clock; None: never."""
-    if timeout is None or seconds("timeout", timeout) > threading.TIMEOUT_MAX:
-        return None
-    return monotonic() + timeout
-
-
-def _patience(deadline: float | None, timeout: float | None) -> float | None:
-    """Until when to wait for the backend."""
-    return monotonic() + PATIENCE if timeout == 0 else deadline
-
-
 def _why_empty(engine: Engine, timeout: float | None) -> str:
     """What to say when nothing came."""
-    return f"nothing came within {timeout} s: {engine.why_empty()}"
+    return f"nothing came within {timeout} s: {why_empty(engine)}"

@@ -246,38 +246,47 @@ class Engine:
         """The oldest item, if it takes no I/O. None: `take` has to find out."""
         item = None
         locks, overflow, in_flight = self._locks, self.overflow, self._in_flight
-        with locks.mutex:
-            if locks.inside:
-                locks.refuse_reentry()
-            locks.inside = True
-            try:
-                if in_flight.leases or in_flight.back:
-                    return None
-                if self.durable:
-                    in_flight.finish(holder or this_thread.holder)
-                    if self._must_trim():
+        try:
+            with locks.mutex:
+                if locks.inside:
+                    locks.refuse_reentry()
+                locks.inside = True
+                try:
+                    if in_flight.leases or in_flight.back:
                         return None
-                item = self._memory.take_one()
-                if item is None:
-                    ahead = overflow.ahead
-                    if len(ahead) < 2:  # `take` reads on after the last one, or trims
-                        return None
-                    item = ahead[0]
-                    del ahead[0]
-                    overflow.passed += 1
-                self._accounts.dequeued += 1
-                if self.durable:
-                    in_flight.hand(holder or this_thread.holder, 1, len(item))
-                if self._producers.waiting:
-                    self._wake_producers()
-                wake = overflow.depth > 0 and not self.pumping.under_way and self.pumping.claim()
-            except BaseException:
-                self._mend([] if item is None else [item])
-                raise
-            finally:
-                locks.inside = False
-        if wake or self._errands:
-            self._after_taking([item], wake)
+                    if self.durable:
+                        in_flight.finish(holder or this_thread.holder)
+                        if self._must_trim():
+                            return None
+                    item = self._memory.take_one()
+                    if item is None:
+                        ahead = overflow.ahead
+                        if len(ahead) < 2:  # `take` reads on after the last one, or trims
+                            return None
+                        item = ahead[0]
+                        del ahead[0]
+                        overflow.passed += 1
+                    if self.durable:
+                        in_flight.hand(holder or this_thread.holder, 1, len(item))
+                    self._accounts.dequeued += 1
+                    if self._producers.waiting:
+                        self._wake_producers()
+                    pumping = self.pumping
+                    wake = overflow.depth > 0 and not pumping.under_way and pumping.claim()
+                except BaseException:  # before others see it
+                    items, item = [] if item is None else [item], None
+                    self._put_back(items, holder, None)
+                    raise
+                finally:
+                    locks.inside = False
+            if wake:
+                self.pumping.wake()
+            if self._errands:
+                self._afterwards()
+        except BaseException:
+            if item is not None:
+                self._put_back([item], holder, None)
+            raise
         return item
 
     def take(
@@ -301,11 +310,16 @@ class Engine:
                 self.refill(_earlier(deadline, self._clock() + PATIENCE), max_items)
         while True:
             items = self.grab(max_items, waiter, holder=holder, lease=lease)
-            if items:
-                if not self.durable and overflow.depth == overflow.passed > 0:
-                    self._after_taking(items, None, lease, trim=True)
+            if items and not self.durable and overflow.depth == overflow.passed > 0:
+                try:
+                    with suppress(HybridQueueError):  # trim, if nobody else is at it
+                        self.refill(-math.inf)
+                except BaseException:
+                    self._put_back(items, holder, lease)
+                    raise
+            if items is not None:
                 return items
-            if items is not None or not self.refill(deadline):
+            if not self.refill(deadline):
                 return []
 
     def grab(
@@ -323,10 +337,18 @@ class Engine:
         to give.
         """
         holder = holder or this_thread.holder
-        items = self._locks.change(self._grab, max_items, waiter, holder, lease)
-        if items or self._errands:
-            self._after_taking(items or [], None, lease)
-        return items
+        items: list[bytes] = []
+        try:
+            complete = self._locks.change(self._grab, items, max_items, waiter, holder, lease)
+            if items:
+                self.pumping.wake_if_needed()
+            if self._errands:
+                self._afterwards()
+        except BaseException:
+            if items:
+                self._put_back(items, holder, lease)
+            raise
+        return items if complete else None
 
     def refill(self, deadline: float | None = None, wanted: int = 1) -> bool:
         """What `grab` waits for, until so many items are `wanted`: read stored ones, and trim.
@@ -400,19 +422,6 @@ class Engine:
         with self._locks.mutex:
             depth = self._there() - self._in_flight.leased()[0]
             return depth, self._accounts.enqueued, self._accounts.dequeued
-
-    def has_disk_data(self) -> bool:
-        """Whether items are stored that memory does not hold."""
-        with self._locks.mutex:
-            return self.overflow.stored > 0
-
-    def why_empty(self) -> str:
-        """What to tell a consumer that got nothing."""
-        depth, _, _ = self.counts()
-        if not depth:
-            return "the queue is empty"
-        why = "cannot be reached now" if self.overflow.away else "is busy with another call"
-        return f"{depth} items are stored, and the backend {why}"
 
     def stats(self) -> QueueStats:
         """A snapshot of one moment."""
@@ -546,38 +555,26 @@ class Engine:
         finally:
             self._notices.say()
 
-    def _after_taking(
-        self,
-        items: list[bytes],
-        claimed: bool | None,
-        lease: Lease | None = None,
-        *,
-        trim: bool = False,
-    ) -> None:
-        """Wake the pump, log; `trim`, if nobody else is at it. If that is interrupted, the `items`
-        are put back first."""
-        try:
-            if trim:
-                with suppress(HybridQueueError):
-                    self.refill(-math.inf)
-            if claimed:
-                self.pumping.wake()
-            elif claimed is None and items:
-                self.pumping.wake_if_needed()
-            if self._errands:
-                self._afterwards()
-        except BaseException:
-            if lease is None:
-                self._mend(items)
-            else:
-                lease.nack()
-            raise
+    def _put_back(self, items: list[bytes], holder: Holder | None, lease: Lease | None) -> None:
+        """After an interruption: `items` were taken and do not reach their taker, so they go back
+        to the front."""
+        in_flight, accounts = self._in_flight, self._accounts
+        memory, overflow = self._memory, self.overflow
+        with self._locks.mutex:
+            if items:
+                loose = len(items)
+                if self.durable:
+                    loose = overflow.passed - memory.items() - in_flight.records()
+                newest = accounts.newest() - memory.items() - overflow.stored
+                runs = lease.runs if lease is not None else []
+                in_flight.put_back(items, runs, holder or this_thread.holder, loose, newest)
+                accounts.dequeued = accounts.enqueued - accounts.discarded - self._there()
+                if self.state in _OVER and (self._failure or not self.durable):
+                    self._discard_rest()
+            self._mend()
 
-    def _mend(self, in_hand: list[bytes] | None = None) -> None:
-        """After an interruption, make the accounts agree with what the tiers hold; wake everybody.
-
-        `in_hand` was taken, and counted, but does not reach its taker: it goes back to the front.
-        """
+    def _mend(self) -> None:
+        """After an interruption, make accounts and tiers agree; wake everybody."""
         overflow, in_flight = self.overflow, self._in_flight
         if overflow.doing and self._locks.only_io_is_mine():
             self._settle()
@@ -588,15 +585,10 @@ class Engine:
                 if landed > overflow.passed:
                     overflow.pass_on(landed - overflow.passed)
                 self._landing = None
-            missing = 0
             if self.durable and self.state not in _OVER:
-                missing = overflow.passed - self._memory.items() - in_flight.records()
-            if in_hand:
-                place = self._accounts.newest() - self._memory.items() - overflow.stored
-                in_flight.put_back_newest(in_hand, missing, place - len(in_hand) + 1)
-                self._accounts.dequeued -= len(in_hand)
-            elif missing > 0:  # lost in the middle of the tier's code: with this thread, that is
-                in_flight.hand(this_thread.holder, missing, 0)
+                loose = overflow.passed - self._memory.items() - in_flight.records()
+                if loose > 0:  # lost in the middle of the tier's code: with this thread, that is
+                    in_flight.hand(this_thread.holder, loose, 0)
             self._accounts.reconcile(self._there())
             self.pumping.under_way = False
             self._wake_everybody()
@@ -669,7 +661,8 @@ class Engine:
             self._settle()
         if full is None:
             if self.durable:
-                self._locks.change(self._keep_at_hand, items)
+                # Need not be read back if memory has room for it and for all before it.
+                self._locks.change(self._land, items)
             return None
         consequence = _CONSEQUENCES.get(self.when_full)
         if full.__cause__ and consequence:  # the disk, not the bound
@@ -677,16 +670,6 @@ class Engine:
             self._notices.add_at_times(self._clock(), message, self.stream_id, full, consequence)
             self._errands = True
         return full
-
-    def _keep_at_hand(self, items: Sequence[bytes]) -> None:
-        """What was appended just now need not be read back if memory has room for it and all before
-        it. Holds `io` too."""
-        overflow, memory = self.overflow, self._memory
-        if overflow.stored == len(items):
-            self._landing = (memory.items(), overflow.passed)
-            if memory.offer(items):
-                overflow.pass_on(len(items))
-            self._landing = None
 
     def _no_room(
         self,
@@ -698,7 +681,7 @@ class Engine:
         """Apply ``when_full``. Holds `io` too. None: try again."""
         if self._put(items, offered):  # memory may have drained while the backend was asked
             return True
-        if self._must_trim() or self._may_yet_drop():
+        if self._must_trim():
             return None
         is_away = isinstance(full, BackendUnavailable)
         if self.when_full == "drop_newest" or (self.when_full == "drop_oldest" and is_away):
@@ -716,15 +699,6 @@ class Engine:
         if stood_at:  # it was woken in vain
             self._wake_producers(stood_at)
         return False
-
-    def _may_yet_drop(self) -> bool:
-        """Whether there was nothing to drop only because consumers had taken what was at hand."""
-        overflow = self.overflow
-        if self.when_full != "drop_oldest" or overflow.away or overflow.retry_trim < math.inf:
-            return False
-        at_hand = self._memory.items() or overflow.ahead or self._in_flight.back
-        can_read = overflow.unread and overflow.damage is None
-        return not at_hand and bool(can_read or (overflow.passed and not self.durable))
 
     def _may_drop(self, items: Sequence[bytes], before: int, by_bound: bool) -> bool:
         """Whether dropping the oldest item can make room for `items`. Holds `io` only.
@@ -745,12 +719,20 @@ class Engine:
         return by_bound or gone < max(overflow.cost(items), self._droppable)
 
     def _drop_oldest(self) -> bool:
-        """Drop the oldest item, if there is one that takes no I/O. Holds `io` too."""
-        dropped = self._collect(1, _nobody, None)
+        """Drop the oldest item; whether it was, or can be brought to hand. Holds `io` too."""
+        overflow, dropped = self.overflow, list[bytes]()
+        try:
+            self._collect(dropped, 1, _nobody, None)
+        except BaseException:
+            self._put_back(dropped, _nobody, None)
+            raise
         self._accounts.dequeued -= len(dropped)
         self._accounts.drop(len(dropped))
         self._in_flight.finish(_nobody)
-        return bool(dropped)
+        if dropped or overflow.away or overflow.retry_trim < math.inf:
+            return bool(dropped)
+        can_read = overflow.unread and overflow.damage is None
+        return bool(can_read or (overflow.passed and not self.durable))
 
     def _wake_producers(self, after: int = 0) -> None:
         """Wake those after the place `after` for whom there is room."""
@@ -780,16 +762,24 @@ class Engine:
     # ---- inside, consumers and pump: the mutex is held unless said otherwise -----------------
 
     def _grab(
-        self, max_items: int, waiter: Waiter | None, holder: Holder, lease: Lease | None
-    ) -> list[bytes] | None:
+        self,
+        into: list[bytes],
+        max_items: int,
+        waiter: Waiter | None,
+        holder: Holder,
+        lease: Lease | None,
+    ) -> bool:
+        """Whether `into` has all there is without I/O; otherwise as `grab`."""
         in_flight = self._in_flight
         if self.state in _OVER:
             self._refuse()
-        if in_flight.leases and in_flight.lapse(self._clock()):
-            self._after_leases()
+        if in_flight.leases:
+            ended = in_flight.lapsed(self._clock())
+            if ended:
+                self._end_lease(ended, False)
         in_flight.finish(holder)
         if self.durable and self._must_trim():
-            return None
+            return False
         if lease is not None:
             most_items, most_bytes = self._memory.capacity()
             out, out_bytes = in_flight.leased()
@@ -797,77 +787,68 @@ class Engine:
             max_items = min(
                 max_items, left if out_bytes < max(_MAX_LEASED_BYTES, most_bytes) else 0
             )
-        items = self._collect(max_items, holder, lease) if max_items > 0 else []
-        if items:
-            if self._producers.waiting:
-                try:
+        if max_items > 0:
+            try:
+                self._collect(into, max_items, holder, lease)
+                if into and self._producers.waiting:
                     self._wake_producers()
-                except BaseException:
-                    if lease is None:
-                        self._mend(items)
-                    raise
-            return items
-        return self._wait_or_refuse(waiter, self._consumers if max_items > 0 else self._lessees)
+            except BaseException:  # before others see it
+                self._put_back(into, holder, lease)
+                into.clear()
+                raise
+        line = self._consumers if max_items > 0 else self._lessees
+        return bool(into) or self._wait_or_refuse(waiter, line)
 
-    def _collect(  # in one piece, since an interruption must find out what is taken
-        self, max_items: int, holder: Holder, lease: Lease | None
-    ) -> list[bytes]:
-        """Up to `max_items` of what was given back, in memory and read ahead, in this order."""
-        overflow, in_flight = self.overflow, self._in_flight
+    def _collect(
+        self, into: list[bytes], max_items: int, holder: Holder, lease: Lease | None
+    ) -> None:
+        """Hand out up to `max_items` of what was given back, is in memory, and was read ahead, in
+        this order. `into` has what has left there, at any moment."""
+        overflow, in_flight, accounts = self.overflow, self._in_flight, self._accounts
         until = None if lease is None else self._clock() + lease.seconds
-        runs = in_flight.take_back(max_items, holder, until) if in_flight.back else []
-        items: list[bytes] = []
-        try:
-            place = self._accounts.newest() - self._memory.items() - overflow.stored + 1
-            returned = [item for run in runs for item in run.items]
-            left = max_items - len(returned)
-            if left:
-                items = self._memory.take(left)
-            if len(items) < left and overflow.ahead:
-                more = overflow.first_ahead(left - len(items))
-                overflow.pass_on(len(more))
-                items += more
-            taken = returned + items
-            if lease is not None and until is not None:
-                if items:
-                    run = in_flight.lease(items, until, place)
-                    runs += [run]
-                    items = []
-                lease.items, lease.runs = taken, runs
-                if in_flight.next_lapse() == until:  # so that one of them looks again in time
-                    self._consumers.wake(1)
-            else:
-                if items and self.durable:
-                    in_flight.hand(holder, len(items), sum(map(len, items)))
-                count = len(taken)
-                self._accounts.dequeued += count
-        except BaseException:
-            in_flight.put_back(runs)
-            if items:
-                missing = overflow.passed - self._memory.items() - in_flight.records()
-                in_flight.put_back_newest(items, missing, place)
-            raise
-        if lease is None and runs:
-            in_flight.forget_items(runs)
-        return taken
+        runs: list[Run] = []
+        if lease is not None:
+            lease.items, lease.runs = into, runs
+        if in_flight.back:
+            runs += in_flight.take_back(into, max_items, holder, until)
+        again = len(into)
+        if again < max_items:
+            into += self._memory.take(max_items - again)
+        if len(into) < max_items and overflow.ahead:
+            more = overflow.first_ahead(max_items - len(into))
+            overflow.pass_on(len(more))
+            into += more
+        new = into[again:] if again else into
+        if lease is not None and until is not None:
+            if new:
+                place = accounts.newest() - self._memory.items() - overflow.stored - len(new) + 1
+                runs += (in_flight.lease(new, until, place),)
+            if in_flight.next_lapse() == until:  # so that one of them looks again in time
+                self._consumers.wake(1)
+        else:
+            if new and self.durable:
+                in_flight.hand(holder, len(new), sum(map(len, new)))
+            accounts.dequeued += len(into)
+            if again:
+                in_flight.reached(holder)
 
-    def _wait_or_refuse(self, waiter: Waiter | None, line: Line) -> list[bytes] | None:
-        """Nothing can be had without I/O. None: but with it."""
+    def _wait_or_refuse(self, waiter: Waiter | None, line: Line) -> bool:
+        """Nothing can be had without I/O. False: but with it."""
         overflow = self.overflow
         if line is self._consumers:
             if overflow.damage is not None:
                 damage, overflow.damage = overflow.damage, None
                 raise damage
             if (overflow.unread and not overflow.away) or self._must_trim():
-                return None
+                return False
             if self.state == "shut down":
                 if self._spilling:
-                    return None  # an item that was admitted in time is on its way: wait for `io`
+                    return False  # an item that was admitted in time is on its way: wait for `io`
                 if not self._there():  # what is leased may come back
                     self._refuse()
         if waiter is not None:
             line.park(waiter)
-        return []
+        return True
 
     def _end_lease(self, runs: Sequence[Run], done: bool) -> int:
         """How many items it is too late for."""
@@ -881,17 +862,14 @@ class Engine:
                 self._accounts.dequeued += run.count
             else:
                 late += run.count
-        if self._failure is not None or (self.state == "closed" and not self.durable):
+        if self.state in _OVER and (self._failure or not self.durable):
             self._discard_rest()
-        self._after_leases()
-        return late
-
-    def _after_leases(self) -> None:
-        """Leases have ended: wake those who can use that."""
+        # Those who can use that.
         self._lessees.wake_all()
         self._consumers.wake(self._in_flight.back)
         if self.state == "shut down" and not self._there():
             self._consumers.wake_all()
+        return late
 
     def _must_trim(self) -> bool:
         """Whether enough is done to be trimmed, or something waits for that, or nothing else would
@@ -954,18 +932,23 @@ class Engine:
                 self._accounts.refilled_bytes += size
         return True
 
-    def _land(self) -> bool:
-        """Move what was read ahead into memory, as far as it has room. Holds `io` too."""
+    def _land(self, appended: Sequence[bytes] | None = None) -> bool:
+        """Move what was read ahead into memory, as far as it has room; or all that was `appended`
+        just now, if nothing is stored before it. Holds `io` too."""
         overflow, memory = self.overflow, self._memory
-        items = overflow.first_ahead(*memory.room())
+        if appended is None:
+            items: Sequence[bytes] = overflow.first_ahead(*memory.room())
+        else:
+            items = appended if overflow.stored == len(appended) else ()
         if not items:
             return False
         self._landing = (memory.items(), overflow.passed)
         landed = memory.offer(items)
         if landed:
             overflow.pass_on(len(items))
+            if appended is None:
+                self._consumers.wake(len(items))
         self._landing = None
-        self._consumers.wake(len(items))
         return landed
 
     def _trim(self) -> bool:

@@ -1,15 +1,20 @@
-"""What the front ends of one queue share: when the last of them goes, the stream is freed."""
+"""What the front ends of one queue share."""
 
+import threading
 import warnings
+from time import monotonic
 from typing import NoReturn
 
+from hq_core.checks import seconds
 from hq_core.engine.engine import Engine
+from hq_core.engine.locks import PATIENCE
 
-__all__ = ["Handle", "refuse_to_be_sent"]
+__all__ = ["Handle", "deadline_of", "patience", "refuse_to_be_sent", "why_empty"]
 
 
 class Handle:
-    """An engine, and the duty to close it. The pump's thread holds the engine too, but not this."""
+    """An engine, and the duty to close it: when the last front end goes, the stream is freed. The
+    pump's thread holds the engine too, but not this."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -37,3 +42,24 @@ def refuse_to_be_sent(stream_id: str) -> NoReturn:
         "process owns a stream. Give the other process the stream id and the directory, to open it "
         "when this one has closed it, or move the items through a pipe"
     )
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """When a wait of `timeout` seconds ends, on the monotonic clock; None: never."""
+    if timeout is None or seconds("timeout", timeout) > threading.TIMEOUT_MAX:
+        return None
+    return monotonic() + timeout
+
+
+def patience(deadline: float | None, timeout: float | None) -> float | None:
+    """Until when to wait for another call on the backend."""
+    return monotonic() + PATIENCE if timeout == 0 else deadline
+
+
+def why_empty(engine: Engine) -> str:
+    """What to tell a consumer that got nothing."""
+    depth, _, _ = engine.counts()
+    if not depth:
+        return "the queue is empty"
+    why = "cannot be reached now" if engine.overflow.away else "is busy with another call"
+    return f"{depth} items are stored, and the backend {why}"

@@ -13,15 +13,18 @@ Rules:
   overtaken by `MAX_OVERTAKING` later items or `MAX_OVERTAKING_BYTES` of them, so that an idle one
   cannot pin the log. A lease finishes by `ack`; at its deadline its items are given back.
 - What was given back is taken again before anything else, in order, and is held by its new holder.
-- In a queue that is not durable nothing here is in the log: there are leases and what they gave
-  back, and no other runs.
+- In a queue that is not durable nothing here is in the log: there are leases and what was given
+  back; runs that are held only until what was taken back has reached its taker.
 - A method that is interrupted has done nothing, or what it leaves undone is done by the next one:
   what belongs together changes in lines without a call.
 """
 
 import enum
+import itertools
 import math
+from bisect import insort
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Final, Protocol
 
 __all__ = ["MAX_OVERTAKING", "MAX_OVERTAKING_BYTES", "Holder", "InFlight", "Run"]
@@ -132,8 +135,11 @@ class InFlight:
     def hand(self, holder: Holder, count: int, size: int) -> None:
         """`holder` takes the next `count` records of the log."""
         run = Run(State.HELD, count, size)
-        self._hold(run, holder)
-        self.runs.append(run)
+        held = self._hold([run], holder)
+        # No call from here on.
+        self._held[holder] = held
+        self.runs += (run,)
+        # Until here.
         self.advance()
 
     def lease(self, items: list[bytes], until: float, place: int) -> Run:
@@ -143,16 +149,18 @@ class InFlight:
         handed = (self._handed[0] + run.count, self._handed[1] + run.size)
         # No call from here on.
         self.leases = [*self.leases, run]
-        self.runs = [*self.runs, run]
+        self.runs += (run,)
         self._handed = handed
         return run
 
-    def take_back(self, max_items: int, holder: Holder, until: float | None) -> list[Run]:
-        """Hand out up to `max_items` of what was given back; with `until`, as leases until then.
+    def take_back(
+        self, into: list[bytes], max_items: int, holder: Holder, until: float | None
+    ) -> list[Run]:
+        """Hand out up to `max_items` of what was given back, which are added to `into`.
 
-        The runs have their `items`.
+        `holder` holds them; with `until`, they are leased until then instead.
         """
-        state = State.LEASED if until is not None else State.HELD if self._durable else State.DONE
+        state = State.HELD if until is None else State.LEASED
         runs: list[Run] = []
         taken: list[Run] = []
         count = 0
@@ -169,49 +177,63 @@ class InFlight:
             runs.append(first)
             if rest.count:
                 runs.append(rest)
-        back = self.back - count
-        leases = [*self.leases, *taken] if until is not None else self.leases
-        try:
-            # No call from here on.
-            self.runs = runs
-            self.back = back
-            self.leases = leases
-            if state is State.HELD:
-                for run in taken:
-                    self._hold(run, holder)
-        except BaseException:
-            self.put_back(taken)
-            raise
+        items = list(itertools.chain.from_iterable(run.items for run in taken))
+        held = self._hold(taken, holder) if until is None else []
+        # No call from here on.
+        into += items
+        self.runs = runs
+        self.back -= count
+        if until is None:
+            self._held[holder] = held
+        else:
+            self.leases = [*self.leases, *taken]
         return taken
 
-    def forget_items(self, taken: Iterable[Run]) -> None:
-        """These runs have reached their taker, and are not leased."""
-        for run in taken:
-            run.items = []
-        self.advance()
+    def reached(self, holder: Holder) -> None:
+        """What `holder` took back has reached it: nobody will put that back."""
+        held = self._held.get(holder, [])
+        if self._durable:
+            for run in held:
+                run.items = []
+        else:
+            runs = [run for run in self.runs if run not in held]
+            # No call from here on.
+            self.runs = runs
+            del self._held[holder]
 
-    def put_back(self, taken: Iterable[Run]) -> None:
-        """These runs were taken just now, but their taker's call was interrupted."""
-        for run in taken:
-            if run.state is not State.BACK:
+    def put_back(
+        self, items: list[bytes], leased: Iterable[Run], holder: Holder, loose: int, newest: int
+    ) -> None:
+        """`items` were handed out, but do not reach their taker: they are to be taken again.
+
+        In order they are those of the runs `leased`, of those that `holder` holds, and then,
+        `loose` at most, of none. `newest` is the place of the last.
+        """
+        at = 0
+        first = newest - len(items) + 1
+        for run in (*leased, *self._held.get(holder, ())):
+            its, place = items[at : at + run.count], run.place or first + at
+            at += run.count
+            if run.state in (State.HELD, State.LEASED):
+                # No call from here on.
+                run.items, run.place = its, place
                 run.state = State.BACK
                 self.back += run.count
+                # Until here.
         self._forget_leases()
-
-    def put_back_newest(self, items: list[bytes], missing: int, place: int) -> None:
-        """`items`, the first of which has `place`, were taken last, but their taker's call was
-        interrupted.
-
-        `missing`: how many records of a durable queue are in no run. They are these, or if there
-        are none, `items` are the newest run.
-        """
-        run = Run(State.BACK, len(items), sum(map(len, items)))
-        run.items, run.place = items, place
-        runs = self.runs[:-1] if self._durable and not missing else self.runs[:]
-        runs.append(run)
-        # No call from here on.
-        self.runs = runs
-        self.back += run.count
+        self._held.pop(holder, None)
+        rest = items[at : at + loose]
+        if rest:
+            run = Run(State.BACK, len(rest), sum(map(len, rest)))
+            run.items, run.place = rest, first + at
+            runs = self.runs[:]
+            if self._durable:  # the next ones of the log
+                runs.append(run)
+            else:
+                insort(runs, run, key=attrgetter("place"))
+            # No call from here on.
+            self.runs = runs
+            self.back += run.count
 
     # ---- finishing ---------------------------------------------------------------------------
 
@@ -251,12 +273,9 @@ class InFlight:
         self.runs = runs
         self.back = 0
 
-    def lapse(self, now: float) -> bool:
-        """Give back what leases hold that have ended by `now`; whether there was any."""
-        ended = [run for run in self.leases if run.until <= now]
-        for run in ended:
-            self.give_back(run)
-        return bool(ended)
+    def lapsed(self, now: float) -> list[Run]:
+        """Leases that have ended by `now`, and whose items are to be given back."""
+        return [run for run in self.leases if run.until <= now]
 
     def advance(self) -> None:
         """Let `done` pass over what is done at the front."""
@@ -275,14 +294,17 @@ class InFlight:
 
     # ---- inside ------------------------------------------------------------------------------
 
-    def _hold(self, run: Run, holder: Holder) -> None:
+    def _hold(self, runs: list[Run], holder: Holder) -> list[Run]:
+        """What `holder` holds once it has the new `runs` too."""
+        held = [*self._held.get(holder, ()), *runs]
         items, size = self._handed
-        self._handed = run.mark = (items + run.count, size + run.size)
-        run.holder = holder
-        held = self._held.setdefault(holder, [])
-        held.append(run)
-        for other in held:  # what one takes itself does not overtake what it holds
-            other.mark = run.mark
+        for run in runs:
+            run.holder = holder
+            items, size = items + run.count, size + run.size
+        self._handed = (items, size)
+        for run in held:  # what one takes itself does not overtake what it holds
+            run.mark = self._handed
+        return held
 
     def _forget(self, run: Run) -> None:
         """Its holder does not hold `run` any more."""

@@ -24,29 +24,8 @@ UNTIL_THEIR_DEADLINE: Final = {"lease in a block that raises": 20}
 """Points at which a lease is left to its deadline: its block is about to be entered, or left, when
 nobody has it any more. By operation, at most."""
 
-LOSES: Final = pytest.mark.xfail(
-    strict=False, reason="not mended yet: what was taken is lost between two steps of the library"
-)
-STOPS: Final = pytest.mark.skip(reason="not mended yet: an interruption in a weak reference's end")
-KNOWN: Final = {
-    "close": STOPS,
-    **dict.fromkeys(
-        (
-            "dequeue of the last",
-            "dequeue of what was read ahead",
-            "dequeue that refills",
-            "dequeue_many",
-            "dequeue_many of all there is",
-            "dequeue_many of what was given back",
-            "lease",
-            "trim",
-            "try_dequeue",
-        ),
-        LOSES,
-    ),
-}
 CASES: Final = [
-    pytest.param(name, kind, id=f"{name}-{kind}", marks=KNOWN.get(name, ()))
+    pytest.param(name, kind, id=f"{name}-{kind}")
     for name, operation in OPERATIONS.items()
     for kind in operation.kinds
 ]
