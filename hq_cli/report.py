@@ -76,6 +76,7 @@ class Report:
             pressure=stats.pressure,
             depth=stats.depth,
             dropped=stats.dropped,
+            away=self._queue._engine.overflow.away,
             final=final,
         )
 

@@ -40,6 +40,8 @@ class Reading:
     """Blocks in memory and on disk."""
     dropped: int
     """Blocks that a drop policy has thrown away so far."""
+    away: bool
+    """Whether the backend cannot be reached: what needs it waits until it is back."""
     final: bool
     """Whether this is the last one, after the last byte was written."""
 
@@ -69,6 +71,8 @@ def status_line(reading: Reading, width: int | None = None) -> str:
     ]
     if reading.dropped:
         parts.insert(2, f"dropped {reading.dropped}")
+    if reading.away:
+        parts.insert(1, "backend away")
     return "  ".join(parts)[:width]
 
 

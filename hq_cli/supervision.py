@@ -9,7 +9,7 @@ from hq_cli.inbox import ENDED, Inbox
 from hq_cli.report import Report
 from hq_cli.sizes import format_size
 from hq_cli.transfer import Transfer
-from hq_core import HybridQueueError, QueueFull
+from hq_core import BackendUnavailable, HybridQueueError, QueueFull, StreamLostError
 
 __all__ = ["STOP_SIGNALS", "explain_read", "explain_write", "supervise"]
 
@@ -26,7 +26,7 @@ def supervise(
     """Report every `interval` seconds until `transfer` is finished; False: told to give up.
 
     The first signal stops the reading, the second one gives up. Tells of a failure to read at once,
-    since delivering what was read before may take long.
+    since delivering what was read before may take long; a lost stream fails the writing too.
     """
     told = False
     stopped_at: float | None = None
@@ -40,10 +40,10 @@ def supervise(
         if not message:
             continue
         if message[0] == ENDED:
-            if transfer.read_failure and not told:
+            failure = transfer.read_failure
+            if failure and not told and not isinstance(failure, StreamLostError):
                 told = True
-                why = explain_read(transfer.read_failure)
-                console.say(f"error: {why}; delivering what was read before")
+                console.say(f"error: {explain_read(failure)}; delivering what was read before")
             if transfer.finished:
                 return True
         elif stopped_at is None:
@@ -63,6 +63,8 @@ def explain_read(failure: Exception) -> str:
         case QueueFull():
             advice = "allow more with --max-disk, or wait for room with --when-full block"
             return f"{failure} ({advice})"
+        case BackendUnavailable():
+            return f"{failure} (--when-full block waits until it is back)"
         case HybridQueueError():
             return str(failure)
         case OSError():
@@ -76,6 +78,8 @@ def explain_write(failure: Exception) -> str:
     match failure:
         case BrokenPipeError():
             return "the reader of standard output went away"
+        case StreamLostError():
+            return f"{failure}, and with it all that was stored"
         case HybridQueueError():
             return str(failure)
         case OSError():

@@ -1,8 +1,8 @@
 """What the front ends of one queue share."""
 
 import threading
+import time
 import warnings
-from time import monotonic
 from typing import NoReturn
 
 from hq_core.checks import seconds
@@ -48,12 +48,12 @@ def deadline_of(timeout: float | None) -> float | None:
     """When a wait of `timeout` seconds ends, on the monotonic clock; None: never."""
     if timeout is None or seconds("timeout", timeout) > threading.TIMEOUT_MAX:
         return None
-    return monotonic() + timeout
+    return time.monotonic() + timeout
 
 
 def patience(deadline: float | None, timeout: float | None) -> float | None:
     """Until when to wait for another call on the backend."""
-    return monotonic() + PATIENCE if timeout == 0 else deadline
+    return time.monotonic() + PATIENCE if timeout == 0 else deadline
 
 
 def why_empty(engine: Engine) -> str:

@@ -266,8 +266,9 @@ class RemoteBackend(_Around):
 
     @override
     def _before(self, method: str) -> None:
-        if self._trouble is not None:
-            raise self._trouble.with_traceback(None)
+        trouble = self._trouble  # another thread may end it at any moment
+        if trouble is not None:
+            raise trouble.with_traceback(None)
 
 
 class ManualClock:

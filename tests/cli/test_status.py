@@ -18,6 +18,7 @@ READING = Reading(
     pressure=1.0825,
     depth=16384,
     dropped=0,
+    away=False,
     final=False,
 )
 
@@ -47,6 +48,11 @@ def test_what_was_dropped_is_in_the_status_line_and_in_the_summary() -> None:
     reading = replace(READING, dropped=12)
     assert "dropped 12" in status_line(reading)
     assert "12 blocks dropped" in summary(reading, blocks=20, spilled=3)
+
+
+def test_that_the_backend_is_away_comes_first_after_the_name() -> None:
+    line = status_line(replace(READING, away=True, dropped=12))
+    assert line.startswith("camera  backend away  in 812M/s out 120M/s  dropped 12  mem ")
 
 
 @pytest.mark.parametrize("name", ["\x1b[2J", "a\nb", "\x9b", "x" * 300])
@@ -80,6 +86,7 @@ def test_a_line_of_json_has_the_documented_keys_in_order() -> None:
         "pressure",
         "depth",
         "dropped",
+        "away",
         "final",
     ]
 

@@ -62,6 +62,19 @@ def taken(runs: list[Run]) -> list[bytes]:
     return [item for run in runs for item in run.items]
 
 
+def take_back(ledger: InFlight, max_items: int, taker: Taker) -> list[bytes]:
+    got: list[bytes] = []
+    ledger.take_back(got, max_items, taker.holder, None)
+    return got
+
+
+def lapse(ledger: InFlight, now: float) -> bool:
+    ended = ledger.lapsed(now)
+    for run in ended:
+        ledger.give_back(run)
+    return bool(ended)
+
+
 def lease(ledger: InFlight, *numbers: int, until: float = 100.0) -> Run:
     return ledger.lease(items(*numbers), until, numbers[0] if numbers else 0)
 
@@ -200,7 +213,7 @@ def test_who_took_what_was_given_back_and_more_is_not_overtaken_by_itself(
     ledger: InFlight, one: Taker
 ) -> None:
     ledger.give_back(lease(ledger, 1))
-    ledger.take_back(5_000, one.holder, None)
+    ledger.take_back([], 5_000, one.holder, None)
     ledger.hand(one.holder, 4_999, 10)
     assert ledger.done == 0
     ledger.finish(one.holder)
@@ -263,7 +276,7 @@ def test_what_is_given_back_is_taken_again_in_order(durable: bool, one: Taker) -
     for run in reversed(runs):
         ledger.give_back(run)
     assert (ledger.back, ledger.leased()) == (5, (0, 0))
-    assert taken(ledger.take_back(99, one.holder, None)) == items(1, 2, 3, 4, 5)
+    assert take_back(ledger, 99, one) == items(1, 2, 3, 4, 5)
     assert ledger.back == 0
 
 
@@ -272,7 +285,7 @@ def test_to_give_back_twice_gives_back_once(ledger: InFlight, one: Taker) -> Non
     ledger.give_back(run)
     ledger.give_back(run)
     assert ledger.back == 1
-    ledger.take_back(1, one.holder, None)
+    ledger.take_back([], 1, one.holder, None)
     ledger.give_back(run)
     assert ledger.back == 0
 
@@ -293,18 +306,18 @@ def test_a_run_is_split_when_fewer_are_taken_than_were_given_back(
     ledger.give_back(lease(ledger, 4, 5))
     got = []
     for left in (3, 1, 0):
-        got.append(taken(ledger.take_back(2, one.holder, None)))
+        got.append(take_back(ledger, 2, one))
         assert ledger.back == left
     assert got == [items(1, 2), items(3, 4), items(5)]
-    assert ledger.take_back(2, one.holder, None) == []
+    assert take_back(ledger, 2, one) == []
 
 
 def test_what_is_taken_again_is_held_by_who_took_it(
     ledger: InFlight, one: Taker, other: Taker
 ) -> None:
     ledger.give_back(lease(ledger, 1, 2, 3))
-    ledger.take_back(2, one.holder, None)
-    ledger.take_back(1, other.holder, None)
+    ledger.take_back([], 2, one.holder, None)
+    ledger.take_back([], 1, other.holder, None)
     ledger.finish(other.holder)
     assert (ledger.done, ledger.records()) == (0, 3)
     ledger.finish(one.holder)
@@ -313,7 +326,7 @@ def test_what_is_taken_again_is_held_by_who_took_it(
 
 def test_what_is_leased_again_is_leased_until_then(ledger: InFlight, one: Taker) -> None:
     ledger.give_back(lease(ledger, 1, 2, 3, until=5.0))
-    (run,) = ledger.take_back(2, one.holder, 9.0)
+    (run,) = ledger.take_back([], 2, one.holder, 9.0)
     assert (ledger.leased(), ledger.back, ledger.next_lapse()) == ((2, 2), 1, 9.0)
     ledger.finish(one.holder)
     assert ledger.done == 0
@@ -326,7 +339,7 @@ def test_between_two_that_are_out_what_was_given_back_keeps_its_place(
 ) -> None:
     first, second, third = lease(ledger, 1), lease(ledger, 2), lease(ledger, 3)
     ledger.give_back(second)
-    ledger.take_back(1, one.holder, None)
+    ledger.take_back([], 1, one.holder, None)
     ledger.finish(one.holder)
     ledger.ack(third)
     assert (ledger.done, ledger.records()) == (0, 3)
@@ -341,7 +354,7 @@ def test_an_acknowledgement_that_comes_late_counts_if_nobody_has_taken_them(
     ledger.give_back(run)
     assert ledger.ack(run)
     assert (ledger.done, ledger.back) == (2, 0)
-    assert ledger.take_back(9, one.holder, None) == []
+    assert take_back(ledger, 9, one) == []
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -352,7 +365,7 @@ def test_it_comes_too_late_once_somebody_has_taken_one_of_them(
     ledger = InFlight(durable)
     run = lease(ledger, 1, 2)
     ledger.give_back(run)
-    ledger.take_back(count, one.holder, None)
+    ledger.take_back([], count, one.holder, None)
     assert not ledger.ack(run)
     assert (ledger.done, ledger.back) == (0, 2 - count)
 
@@ -362,16 +375,16 @@ def test_a_lease_lapses_at_its_deadline_and_not_before(ledger: InFlight, one: Ta
     lease(ledger, 2, until=5.0)
     lease(ledger, 3, until=6.0)
     assert ledger.next_lapse() == 5.0
-    assert not ledger.lapse(4.9)
-    assert ledger.lapse(6.0)
+    assert not lapse(ledger, 4.9)
+    assert lapse(ledger, 6.0)
     assert (ledger.back, ledger.leased(), ledger.next_lapse()) == (2, (1, 1), 7.0)
-    assert taken(ledger.take_back(9, one.holder, None)) == items(2, 3)
+    assert take_back(ledger, 9, one) == items(2, 3)
 
 
 def test_without_leases_nothing_lapses(ledger: InFlight, one: Taker) -> None:
     ledger.hand(one.holder, 1, 10)
     assert ledger.next_lapse() == float("inf")
-    assert not ledger.lapse(1e9)
+    assert not lapse(ledger, 1e9)
 
 
 def test_what_is_forgotten_is_not_taken_again(ledger: InFlight, one: Taker) -> None:
@@ -379,7 +392,7 @@ def test_what_is_forgotten_is_not_taken_again(ledger: InFlight, one: Taker) -> N
     ledger.give_back(lease(ledger, 2))
     ledger.forget_back()
     assert (ledger.back, ledger.leased()) == (0, (1, 1))
-    assert ledger.take_back(9, one.holder, None) == []
+    assert take_back(ledger, 9, one) == []
 
 
 # ---- interruptions ---------------------------------------------------------------------------
@@ -391,33 +404,57 @@ def test_what_is_forgotten_is_not_taken_again(ledger: InFlight, one: Taker) -> N
 def test_what_did_not_reach_its_taker_is_taken_again_once_and_in_order(
     durable: bool, until: float | None, behind: bool, one: Taker
 ) -> None:
-    """`put_back` is given the runs in the order in which they were taken."""
     ledger = InFlight(durable)
     if behind:
         lease(ledger, 0)
     for run in [lease(ledger, 1, 2), lease(ledger, 3), lease(ledger, 4, 5)]:
         ledger.give_back(run)
     records = ledger.records()
-    ledger.put_back(ledger.take_back(4, one.holder, until))
+    got: list[bytes] = []
+    runs = ledger.take_back(got, 4, one.holder, until)
+    ledger.put_back(got, runs if until else [], one.holder, 4 * (not durable), 4)
     assert (ledger.back, ledger.records()) == (5, records)
     assert ledger.leased()[0] == behind
-    assert taken(ledger.take_back(99, one.holder, None)) == items(1, 2, 3, 4, 5)
+    assert take_back(ledger, 99, one) == items(1, 2, 3, 4, 5)
 
 
-def test_what_was_taken_last_and_is_in_no_run_is_taken_again(ledger: InFlight, one: Taker) -> None:
+def test_what_is_in_no_run_yet_is_taken_again_in_its_place(ledger: InFlight, one: Taker) -> None:
     ledger.hand(one.holder, 1, 10)
-    ledger.put_back_newest(items(1, 2), 2, 1)
-    assert (ledger.records(), ledger.back) == (3, 2)
-    assert taken(ledger.take_back(9, one.holder, None)) == items(1, 2)
-
-
-def test_what_was_taken_last_and_is_in_a_run_is_counted_once(ledger: InFlight, one: Taker) -> None:
-    ledger.hand(one.holder, 1, 10)
-    ledger.hand(one.holder, 2, 20)
-    ledger.put_back_newest(items(1, 2), 0, 1)
-    assert (ledger.records(), ledger.back) == (3, 2)
     ledger.finish(one.holder)
-    assert ledger.done == 1
+    ledger.put_back(items(1, 2), [], one.holder, 2, 3)
+    assert (ledger.done, ledger.records(), ledger.back, ledger.first_place()) == (1, 3, 2, 2)
+    assert take_back(ledger, 9, one) == items(1, 2)
+
+
+def test_what_was_handed_out_is_taken_again_and_counted_once(
+    ledger: InFlight, one: Taker, other: Taker
+) -> None:
+    ledger.hand(other.holder, 1, 10)
+    ledger.hand(one.holder, 2, 20)
+    ledger.hand(other.holder, 1, 10)
+    ledger.put_back(items(1, 2), [], one.holder, 0, 3)
+    assert (ledger.records(), ledger.back) == (4, 2)
+    ledger.finish(other.holder)
+    assert (ledger.done, ledger.first_place()) == (1, 2)
+    assert take_back(ledger, 9, one) == items(1, 2)
+
+
+def test_what_was_overtaken_meanwhile_is_done(ledger: InFlight, one: Taker, other: Taker) -> None:
+    ledger.hand(one.holder, 1, 1)
+    ledger.hand(other.holder, MAX_OVERTAKING, MAX_OVERTAKING)
+    ledger.advance()
+    ledger.put_back(items(1), [], one.holder, 0, 1)
+    assert (ledger.done, ledger.back) == (1, 0)
+
+
+def test_in_a_queue_that_is_not_durable_it_goes_before_later_ones(
+    passing: InFlight, one: Taker
+) -> None:
+    passing.give_back(lease(passing, 5))
+    passing.put_back(items(3, 4), [], one.holder, 2, 4)
+    assert take_back(passing, 9, one) == items(3, 4, 5)
+    passing.reached(one.holder)
+    assert (passing.runs, passing.back, passing._held) == ([], 0, {})
 
 
 # ---- many ------------------------------------------------------------------------------------
@@ -471,7 +508,7 @@ class Model:
     def hand(self, who: int, count: int) -> None:
         self.ledger.finish(self.takers[who].holder)
         self.held[who].clear()
-        again = taken(self.ledger.take_back(count, self.takers[who].holder, None))
+        again = take_back(self.ledger, count, self.takers[who])
         self.check_taken(again, count)
         new = self.fresh(count - len(again))
         if new:
@@ -480,7 +517,7 @@ class Model:
 
     def lease(self, count: int, seconds: int) -> None:
         until = self.now + seconds
-        runs = self.ledger.take_back(count, self.takers[0].holder, until)
+        runs = self.ledger.take_back([], count, self.takers[0].holder, until)
         again = taken(runs)
         self.check_taken(again, count)
         new = self.fresh(count - len(again))
@@ -513,7 +550,7 @@ class Model:
 
     def lapse(self, seconds: int) -> None:
         before, self.now = self.now, self.now + seconds
-        self.ledger.lapse(self.now)
+        lapse(self.ledger, self.now)
         for _, numbers, until in self.leases:
             if before < until <= self.now:
                 self.back |= numbers

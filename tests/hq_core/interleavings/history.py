@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hq_core import HybridQueue, Lease, LeaseExpired, QueueEmpty
+from hq_core.engine.handle import why_empty
 from tests.hq_core.interleavings.world import FOR_EVER, World
 from tests.interleaving import Scheduler
 
@@ -206,7 +207,7 @@ class Recorded:
         try:
             return self._take(lambda: [self.queue.try_dequeue()])[0]
         except QueueEmpty:
-            if "busy" not in self.queue._engine.why_empty():
+            if "busy" not in why_empty(self.queue._engine):
                 self.history.end(call)
             return None
 

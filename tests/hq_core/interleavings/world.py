@@ -314,6 +314,7 @@ def patch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hq_core.engine.pumping.get_ident", lambda: id(world.scheduler.life))
     monkeypatch.setattr("hq_core.queue.Handle", lambda engine: SimpleNamespace(engine=engine))
     monkeypatch.setattr("hq_core.queue.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("hq_core.engine.handle.time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr("hq_core.queue.ThreadWaiter", waiter)
     threads = SimpleNamespace(
         Lock=lambda: lock(reentrant=False),

@@ -13,6 +13,7 @@ import dis
 import inspect
 import logging
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
@@ -22,6 +23,7 @@ __all__ = ["Interrupter"]
 
 _HERE: Final = str(Path(__file__).parent)
 _LOGGING: Final = str(Path(logging.__file__).parent)
+_WEAK_SETS: Final = str(Path(weakref.__file__).with_name("_weakrefset.py"))
 _BACKWARD: Final = frozenset(code for name, code in dis.opmap.items() if "JUMP_BACKWARD" in name)
 _CALL: Final = dis.opmap["CALL"]
 _CALL_EX: Final = dis.opmap["CALL_FUNCTION_EX"]
@@ -163,5 +165,6 @@ class _Frame:
 
 def _is_ours(frame: FrameType) -> bool:
     """Whether nothing is raised there: in the tests, and in what no library can mend. The locks of
-    `logging`, say, do not survive an interruption, and then whoever logs next hangs."""
-    return frame.f_code.co_filename.startswith((_HERE, _LOGGING))
+    `logging`, say, do not survive an interruption, and then whoever logs next hangs; and Python
+    prints what is raised where a weak reference ends, and goes on."""
+    return frame.f_code.co_filename.startswith((_HERE, _LOGGING, _WEAK_SETS))
