@@ -158,9 +158,9 @@ class OverflowBackend(Protocol):
         """
 
     def trim(self, count: int) -> None:
-        """The oldest `count` records are done: their space may be given back.
+        """The oldest `count` records are done, read or not: their space may be given back.
 
-        `count` is at most `depth`. Space follows live data while the queue runs, not only at close.
+        `count` is 1 to `depth`. Space follows live data while the queue runs, not only at close.
         On an exception nothing has been trimmed.
         """
 
@@ -168,13 +168,18 @@ class OverflowBackend(Protocol):
         """Make what was appended survive power loss, if `POWER_SAFE` is promised."""
 
     def depth(self) -> int:
-        """Number of records appended and not trimmed."""
+        """Number of records appended and not trimmed; right after an exception too.
+
+        That is how the queue learns what has become of a call: an interruption may come when the
+        change has been made.
+        """
 
     def size_bytes(self) -> int:
         """Live bytes: those records with their framing, what `cost` said of them."""
 
     def cost(self, records: Sequence[bytes]) -> int:
-        """Live bytes that `records` would add, in the format that is being written now."""
+        """Live bytes that `records` would add, in the format that is being written now: together
+        what they cost one by one."""
 
     def close(self, *, delete: bool) -> None:
         """Let go of every resource; the last call, made again only if it was interrupted.

@@ -42,7 +42,7 @@ from hq_core.engine.notices import Notices
 from hq_core.engine.overflow import READ_BYTES, READ_RECORDS, Overflow
 from hq_core.engine.pumping import Pumping
 from hq_core.engine.unwinding import Unwinding
-from hq_core.engine.waiters import Line, Waiter
+from hq_core.engine.waiters import Line, Waiter, wake_all
 from hq_core.errors import (
     BackendUnavailable,
     CorruptedData,
@@ -126,7 +126,7 @@ class Engine:
         self._consumers = Line(clock)
         self._lessees = Line(clock)  # consumers for whom too much is out under leases
         self._producers = Line(clock)
-        self._droppable = 0  # bytes that a full store had to be freed of before it had room again
+        self._lines = (self._consumers, self._lessees, self._producers)
         self._spilling = False  # an item was admitted and is on its way to the backend
         self._landing: tuple[int, int] | None = None  # before a landing: items in memory, `passed`
         least = max(min(READ_RECORDS, most_items // 2), _MIN_PUMPED)
@@ -398,8 +398,7 @@ class Engine:
     def withdraw(self, waiter: Waiter) -> None:
         """The owner of `waiter` gives up. If it had been woken already, others are in its stead."""
         with self._locks.mutex:
-            lines = (self._consumers, self._lessees, self._producers)
-            parked = [line.leave(waiter) for line in lines]
+            parked = [line.leave(waiter) for line in self._lines]
             if not any(parked) or self._in_flight.leases:
                 self._consumers.wake(1)
                 self._lessees.wake(1)
@@ -465,7 +464,7 @@ class Engine:
         with self._locks.mutex:
             if self.state == "open":
                 self.state = "shut down"
-                self._wake_everybody()
+                wake_all(self._lines)
                 self._errands = self._locks.inside  # it may be about to park: see `_afterwards`
 
     def close(
@@ -483,7 +482,7 @@ class Engine:
                 self._keeps = keep or self.durable
             if finish and not self._locks.inside:
                 self._in_flight.finish(holder or this_thread.holder)
-            self._wake_everybody()
+            wake_all(self._lines)
             self._errands = self._closing = True
         self._afterwards()
 
@@ -496,14 +495,14 @@ class Engine:
             self._notices.add(logging.ERROR, "%r is lost: %s", self.stream_id, error)
             self._errands = True  # the next call logs that: this one returns at once
             self._discard_rest()
-            self._wake_everybody()
+            wake_all(self._lines)
 
     def ready(self) -> None:
         """The backend can be reached again, or has room again."""
         with self._locks.mutex:
             self.overflow.in_contact()
             self.pumping.rests = False
-            self._wake_everybody()
+            wake_all(self._lines)
 
     def disown(self) -> None:
         """In a forked child: whatever would use this queue meets `StreamBusyError` instead."""
@@ -549,7 +548,7 @@ class Engine:
         try:
             if self.state != "open":  # a call that was interrupted by that may have parked since
                 with self._locks.mutex:
-                    self._wake_everybody()
+                    wake_all(self._lines)
             if closing:
                 self._unwinding.run(wait=not self.pumping.in_step())
         finally:
@@ -591,12 +590,12 @@ class Engine:
                     in_flight.hand(this_thread.holder, loose, 0)
             self._accounts.reconcile(self._there())
             self.pumping.under_way = False
-            self._wake_everybody()
+            wake_all(self._lines)
 
     def _refuse(self) -> NoReturn:
         """Say why nothing is taken or given any more. Under the mutex."""
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.with_traceback(None)  # else it grows each time
         raise QueueClosed(f"the queue {self.stream_id!r} is {self.state}")
 
     # ---- inside, producers: the mutex is held unless said otherwise --------------------------
@@ -645,9 +644,14 @@ class Engine:
                 if self._refill(wanted=0):
                     continue
             by_bound = full.__cause__ is None
-            drops = self.when_full == "drop_oldest" and self._may_drop(items, before, by_bound)
-            if drops and change(self._drop_oldest):
-                continue
+            if self.when_full == "drop_oldest":
+                pinned = self._in_flight.pinned()
+                # If nothing is stored, memory is what is dropped from, and where the items go then.
+                helps = not (overflow.stored or self.durable) or overflow.dropping_helps(
+                    items, before, pinned, by_bound=by_bound
+                )
+                if helps and change(self._drop_oldest):
+                    continue
             accepted = change(self._no_room, items, offered, waiter, full)
             if accepted is not None:
                 return accepted
@@ -692,31 +696,13 @@ class Engine:
         something_may_change = self._there() or self.overflow.depth or self.overflow.away
         if waiter is None or not something_may_change:
             if self.when_full == "drop_oldest":
-                self._droppable = 2 * max(self._droppable, sum(map(len, items)))
+                self.overflow.allow_more_dropping(items)
             raise full
         stood_at = waiter.place
         self._producers.park(waiter)
         if stood_at:  # it was woken in vain
             self._wake_producers(stood_at)
         return False
-
-    def _may_drop(self, items: Sequence[bytes], before: int, by_bound: bool) -> bool:
-        """Whether dropping the oldest item can make room for `items`. Holds `io` only.
-
-        `by_bound`: it is our own bound that they do not fit into. Otherwise the store is full;
-        `before` were the live bytes when this began, and once as many have gone as the items need
-        it is not for want of dropping. But stores give space back in blocks: so the next call may
-        drop twice as much, and what turned out to be enough stays allowed.
-        """
-        overflow = self.overflow
-        if not (overflow.stored or self.durable):
-            return True  # memory is what is dropped from, and where the items go then
-        if overflow.away or overflow.retry_trim < math.inf:
-            return False
-        if self._in_flight.runs and (overflow.max_bytes or 0) < self._in_flight.pinned():
-            return False  # what is dropped stays where it is, after what a holder is not done with
-        gone = before - overflow.size_bytes
-        return by_bound or gone < max(overflow.cost(items), self._droppable)
 
     def _drop_oldest(self) -> bool:
         """Drop the oldest item; whether it was, or can be brought to hand. Holds `io` too."""
@@ -968,7 +954,7 @@ class Engine:
             self._notices.add(logging.WARNING, message, self.stream_id, exc)
             self._errands = True
             with self._locks.mutex:
-                self._wake_everybody()
+                wake_all(self._lines)
         finally:
             self._settle()
         return trimmed
@@ -1042,10 +1028,6 @@ class Engine:
         if first is None:
             return self._memory.items() + self.overflow.stored
         return self._accounts.newest() - first + 1
-
-    def _wake_everybody(self) -> None:
-        for line in (self._consumers, self._lessees, self._producers):
-            line.wake_all()
 
     def _discard_rest(self) -> int:
         """Count what is in the queue as discarded, and forget it; how many items that is."""

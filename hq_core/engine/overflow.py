@@ -79,6 +79,7 @@ class Overflow:
         """The call that was made since the backend was last asked."""
         self.appending = (0, 0.0)
         """Payload bytes of the last append, and when it was offered."""
+        self._droppable = 0  # bytes that a full store had to be freed of before it had room again
         self._retry_after = _FIRST_RETRY
         self._contacts = 0
         self._only_io_is_mine = only_io_is_mine
@@ -140,6 +141,26 @@ class Overflow:
                 f"{memory[0]} items, the overflow for {self.max_bytes} bytes; send fewer at once, "
                 "or raise max_overflow_bytes"
             )
+
+    def dropping_helps(
+        self, items: Sequence[bytes], before: int, pinned: int, *, by_bound: bool
+    ) -> bool:
+        """Whether dropping the oldest record can make room for `items`.
+
+        `by_bound`: it is our own bound that they do not fit into. Otherwise the store is full;
+        `before` were the live bytes when this began, and once as many have gone as the items need
+        it is not for want of dropping. But stores give space back in blocks: so the next call may
+        drop twice as much, and what turned out to be enough stays allowed. What is dropped after
+        the first record that a holder is not done with stays where it is: `pinned` bytes do.
+        """
+        if self.away or self.retry_trim < math.inf or (self.max_bytes or 0) < pinned:
+            return False
+        gone = before - self.size_bytes
+        return by_bound or gone < max(self.cost(items), self._droppable)
+
+    def allow_more_dropping(self, items: Sequence[bytes]) -> None:
+        """What was dropped for `items` was not enough."""
+        self._droppable = 2 * max(self._droppable, sum(map(len, items)))
 
     def append(
         self, items: Sequence[bytes], offered: float, pinned: int

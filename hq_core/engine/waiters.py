@@ -17,7 +17,7 @@ Rules:
 import itertools
 from _thread import allocate_lock
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter, itemgetter
 from typing import Final, Protocol
 
@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from hq_core.engine.stopwatch import Stopwatch
 
-__all__ = ["Line", "ThreadWaiter", "Waiter"]
+__all__ = ["Line", "ThreadWaiter", "Waiter", "wake_all"]
 
 
 class Waiter(Protocol):
@@ -154,3 +154,9 @@ class Line:
         line = self._of(waiter.loop)
         index = bisect_left(line, waiter.place, key=_place)
         return index < len(line) and line[index] is waiter
+
+
+def wake_all(lines: Iterable[Line]) -> None:
+    """Wake everybody who waits in `lines`."""
+    for line in lines:
+        line.wake_all()

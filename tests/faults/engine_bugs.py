@@ -15,7 +15,7 @@ from hq_core.engine.in_flight import Holder, InFlight, Run, State
 from hq_core.engine.leases import Lease
 from hq_core.engine.overflow import Overflow
 from hq_core.engine.pumping import Pumping
-from hq_core.engine.waiters import Line, Waiter
+from hq_core.engine.waiters import Line, Waiter, wake_all
 from hq_core.errors import HybridQueueError
 
 __all__ = ["ENGINE_BUGS", "EngineBug"]
@@ -264,7 +264,7 @@ def _loses_its_place(park: Callable[[Line, Waiter], None]) -> Callable[[Line, Wa
 
 def _not_passed_on(self: Engine, waiter: Waiter) -> None:
     with self._locks.mutex:
-        for line in (self._consumers, self._lessees, self._producers):
+        for line in self._lines:
             line.leave(waiter)
 
 
@@ -283,7 +283,7 @@ def _stays_away(patch: pytest.MonkeyPatch) -> None:
 def _lose_keeps_memory(self: Engine, error: HybridQueueError) -> None:
     with self._locks.mutex:
         self.state, self._failure = "lost", error
-        self._wake_everybody()
+        wake_all(self._lines)
 
 
 def _live_though_dropped(self: InFlight) -> int:
