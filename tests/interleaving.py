@@ -348,7 +348,7 @@ class ControlledWaiter:
     loop: object = None
 
     def __init__(self, scheduler: Scheduler, needs: tuple[int, int] = (1, 0)) -> None:
-        self.place = 0
+        self.place = self.cost = 0
         self.needs = needs
         self._scheduler = scheduler
         self._woken = False

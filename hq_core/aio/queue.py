@@ -19,17 +19,19 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from time import monotonic
 from types import TracebackType
-from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Self, cast
+from typing import Any, Concatenate, NoReturn, ParamSpec, Self, cast
 
 from typing_extensions import override
 
+from hq_core.aio.turns import turns
 from hq_core.aio.wakeups import LoopWaiter
-from hq_core.aio.worker import Worker, cancel_again
+from hq_core.aio.worker import Worker
 from hq_core.checks import positive_int, positive_seconds
 from hq_core.engine.engine import Engine
 from hq_core.engine.handle import Handle, deadline_of, patience, refuse_to_be_sent, why_empty
 from hq_core.engine.in_flight import Holder
 from hq_core.engine.leases import LEASE_SECONDS, Lease
+from hq_core.engine.locks import PATIENCE
 from hq_core.engine.opening import open_engine
 from hq_core.errors import BackendError, DequeueTimeout, QueueClosed, QueueEmpty, QueueFull
 from hq_core.messages import Buffer, as_message, as_messages
@@ -39,9 +41,6 @@ from hq_core.stats import QueueStats, RecoveryReport
 __all__ = ["AsyncHybridQueue"]
 
 _P = ParamSpec("_P")
-
-_TURN: Final = 0.005
-"""Seconds for which calls that need not wait keep the loop's other tasks waiting, at most."""
 
 
 def _with_parameters_of(
@@ -86,7 +85,6 @@ class AsyncHybridQueue:
         self._engine = cast(Engine, _NotOpen(self._stream_id, "not open yet"))
         self._handle: Handle | None = None
         self._largest = MAX_MESSAGE_BYTES
-        self._turn_ends = 0.0
         self._refilling: Future[bool] | None = None
 
     @classmethod
@@ -113,8 +111,7 @@ class AsyncHybridQueue:
         deadline = None if timeout is None else deadline_of(timeout)
         if type(data) is not bytes or len(data) > self._largest:
             data = as_message(data, self._largest)
-        if monotonic() > self._turn_ends:
-            await self._next_turn()
+        await turns.give()
         offered = self._engine.offer(data)
         if offered is not None:
             await self._spill([data], offered, deadline, timeout)
@@ -123,7 +120,7 @@ class AsyncHybridQueue:
         """Add messages in order, all or none of them; otherwise as `enqueue`."""
         deadline = deadline_of(timeout)
         batch = as_messages(items, self._largest)
-        await self._next_turn()
+        await turns.give()
         offered = self._engine.offer_all(batch)
         if offered is not None:
             await self._spill(batch, offered, deadline, timeout)
@@ -131,18 +128,10 @@ class AsyncHybridQueue:
     async def dequeue(self, timeout: float | None = None) -> bytes:
         """Remove and return the oldest message; parameters and errors as `HybridQueue.dequeue`."""
         deadline = None if timeout is None else deadline_of(timeout)
-        holder = _this_task()
-        if monotonic() > self._turn_ends:
-            cancelled = await self._turn()
-            items = self._engine.grab(1, None, holder=holder)
-            if cancelled is not None:
-                self._cancel(cancelled, bool(items))
-            if items:
-                return items[0]
-        else:
-            item = self._engine.take_one(holder)
-            if item is not None:
-                return item
+        await turns.give()
+        item = self._engine.take_one(_this_task())
+        if item is not None:
+            return item
         return (await self._wait_for(1, deadline, timeout))[0]
 
     async def dequeue_many(self, max_items: int, timeout: float | None = None) -> list[bytes]:
@@ -152,7 +141,8 @@ class AsyncHybridQueue:
         """
         deadline = deadline_of(timeout)
         positive_int("max_items", max_items)
-        return await self._wait_for(max_items, deadline, timeout, turn=True)
+        await turns.give()
+        return await self._wait_for(max_items, deadline, timeout)
 
     async def try_dequeue(self) -> bytes:
         """Remove and return the oldest message; `QueueEmpty` when `depth` is 0.
@@ -160,8 +150,9 @@ class AsyncHybridQueue:
         Waits only for a stored message to be read, never for one to come; and not longer than 50 ms
         for a backend that is busy with another call.
         """
+        await turns.give()
         try:
-            return (await self._wait_for(1, monotonic(), 0, turn=True))[0]
+            return (await self._wait_for(1, monotonic(), 0))[0]
         except DequeueTimeout as exc:
             raise QueueEmpty(*exc.args) from None
 
@@ -184,6 +175,8 @@ class AsyncHybridQueue:
         try:
             return await self.dequeue()
         except QueueClosed:
+            if isinstance(self._engine, _NotOpen) and self._engine.how != "closed":
+                raise  # to iterate over one that is not open yet is a mistake
             raise StopAsyncIteration from None
 
     async def sync(self) -> None:
@@ -197,11 +190,10 @@ class AsyncHybridQueue:
     async def close(self) -> None:
         """Close the queue, for threads too, as `HybridQueue.close` does.
 
-        Once called it is carried out, be the task cancelled or not.
+        Once called it is carried out, be the task cancelled or not. From then on nothing is taken
+        or given, also while a call on the backend is still under way.
         """
-        await self._worker.see_through(
-            functools.partial(self._close, True, _this_task()), revocable=False
-        )
+        await self._shut(finish=True)
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -212,10 +204,7 @@ class AsyncHybridQueue:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        finish = exc_type is None
-        await self._worker.see_through(
-            functools.partial(self._close, finish, _this_task()), revocable=False
-        )
+        await self._shut(finish=exc_type is None)
 
     def __repr__(self) -> str:
         return f"<AsyncHybridQueue {self._stream_id!r}>"
@@ -255,6 +244,13 @@ class AsyncHybridQueue:
         elif self._engine.state != "open":
             raise QueueClosed(f"the queue {self._stream_id!r} is {self._engine.state}")
 
+    async def _shut(self, finish: bool) -> None:
+        holder = _this_task()
+        if not isinstance(self._engine, _NotOpen):
+            self._engine.close(finish=finish, holder=holder, io=False)
+        close = functools.partial(self._close, finish, holder)
+        await self._worker.see_through(close, revocable=False)
+
     def _close(self, finish: bool, holder: Holder) -> None:
         """The worker's, so that it comes after an opening that is under way."""
         if isinstance(self._engine, _NotOpen):
@@ -270,30 +266,6 @@ class AsyncHybridQueue:
         self._handle = handle
         self._engine = engine
 
-    async def _next_turn(self) -> None:
-        """Let the loop's other tasks run."""
-        await asyncio.sleep(0)
-        self._turn_ends = monotonic() + _TURN
-
-    async def _turn(self) -> asyncio.CancelledError | None:
-        """Let the loop's other tasks run before something is taken; returns the cancellation that
-        came meanwhile, for `_cancel`."""
-        try:
-            await self._next_turn()
-        except asyncio.CancelledError as cancelled:
-            return cancelled
-        return None
-
-    def _cancel(self, cancelled: asyncio.CancelledError, given: bool) -> None:
-        """Raise `cancelled`; if something was `given`, when the task next waits. Otherwise a task
-        that never waits, but is cancelled each time, would never get anything."""
-        if given:
-            cancel_again(cancelled)
-            return
-        if self._engine.overflow.stored:
-            self._begin_refill(None)  # for the next call
-        raise cancelled
-
     async def _spill(
         self, items: list[bytes], offered: float, deadline: float | None, timeout: float | None
     ) -> None:
@@ -305,6 +277,8 @@ class AsyncHybridQueue:
             if deadline is not None and monotonic() >= deadline:
                 waiter = None
             until = patience(deadline, timeout)
+            if until is not None:  # at least so long that an idle worker begins with it
+                until = max(until, monotonic() + PATIENCE)
             spill = functools.partial(engine.spill, items, offered, waiter, until, holder)
             try:
                 accepted = await self._worker.see_through(spill, until=until)
@@ -322,8 +296,6 @@ class AsyncHybridQueue:
         deadline: float | None,
         timeout: float | None,
         lease: Lease | None = None,
-        *,
-        turn: bool = False,
     ) -> list[bytes]:
         engine = self._engine
         waiter = LoopWaiter()
@@ -332,11 +304,7 @@ class AsyncHybridQueue:
         while True:
             over = deadline is not None and monotonic() >= deadline
             parked = None if over else waiter
-            cancelled = await self._turn() if turn else None
-            turn = False
             items = engine.grab(max_items, parked, holder=holder, lease=lease)
-            if cancelled is not None:
-                self._cancel(cancelled, bool(items))
             if items:
                 return items
             if items is None and (until is None or monotonic() < until):
@@ -367,7 +335,6 @@ class AsyncHybridQueue:
         finally:
             if not woken:
                 self._engine.withdraw(waiter)
-        self._turn_ends = monotonic() + _TURN
 
 
 class _Leasing:
@@ -388,7 +355,8 @@ class _Leasing:
     async def _take(self) -> Lease:
         lease = Lease(self._queue._engine, self._seconds)
         deadline = deadline_of(self._timeout)
-        await self._queue._wait_for(self._max_items, deadline, self._timeout, lease, turn=True)
+        await turns.give()
+        await self._queue._wait_for(self._max_items, deadline, self._timeout, lease)
         return lease
 
     async def __aenter__(self) -> list[bytes]:
@@ -410,18 +378,18 @@ class _NotOpen:
 
     def __init__(self, stream_id: str, how: str) -> None:
         self._stream_id = stream_id
-        self._how = how
+        self.how = how
 
     def check_can_be_opened(self) -> None:
         """Raise `QueueClosed` if it was closed."""
-        if self._how == "closed":
+        if self.how == "closed":
             raise QueueClosed(f"the queue {self._stream_id!r} is closed")
 
     def __getattr__(self, name: str) -> NoReturn:
         advice = (
-            "" if self._how == "closed" else ": enter it with `async with`, or await its open()"
+            "" if self.how == "closed" else ": enter it with `async with`, or await its open()"
         )
-        raise QueueClosed(f"the queue {self._stream_id!r} is {self._how}{advice}")
+        raise QueueClosed(f"the queue {self._stream_id!r} is {self.how}{advice}")
 
 
 class _OffLoop(Pump):

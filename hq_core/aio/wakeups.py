@@ -67,10 +67,10 @@ def _bell_of(loop: asyncio.AbstractEventLoop) -> _Bell:
 class LoopWaiter(Waiter):
     """A coroutine of the running loop that waits."""
 
-    __slots__ = ("_bell", "_loop", "_sleeper", "needs", "place")
+    __slots__ = ("_bell", "_loop", "_sleeper", "cost", "needs", "place")
 
     def __init__(self, needs: tuple[int, int] = (1, 0)) -> None:
-        self.place = 0
+        self.place = self.cost = 0
         self.needs = needs
         self._loop = asyncio.get_running_loop()
         self._bell = _bell_of(self._loop)

@@ -17,7 +17,7 @@ from hq_core.aio.wakeups import LoopWaiter
 from hq_core.engine.forks import disown_in_child
 from hq_core.errors import BackendError
 
-__all__ = ["Worker", "cancel_again"]
+__all__ = ["Worker"]
 
 _T = TypeVar("_T")
 
@@ -68,6 +68,7 @@ class Worker:
         at once. `TimeoutError` if it was not begun by `until`.
         """
         future = self.begin(call)
+        requests = _requests()
         cancelled: asyncio.CancelledError | None = None
         while not future.done():
             try:
@@ -85,7 +86,7 @@ class Worker:
             return future.result()
         if (failure := future.exception()) is not None:
             raise cancelled from failure
-        cancel_again(cancelled)
+        _cancel_again(cancelled, requests)
         return future.result()
 
     def _start(self) -> None:
@@ -134,17 +135,24 @@ def _shielded() -> AbstractContextManager[object]:
     return anyio.CancelScope(shield=True) if anyio else nullcontext()
 
 
-def cancel_again(cancelled: asyncio.CancelledError) -> None:
+def _requests() -> int:
+    """How often the running task was asked to be cancelled, without what was taken back."""
+    task = asyncio.current_task()
+    assert task is not None, "only tasks are cancelled"
+    return task.cancelling()
+
+
+def _cancel_again(cancelled: asyncio.CancelledError, before: int) -> None:
     """Have the running task meet `cancelled`, which it has caught, when it next waits.
 
-    Not if it has left the block that was cancelled by then: `asyncio.timeout`, say, counts.
+    Unless by then it has left every block that was cancelled since there were `before` requests:
+    `asyncio.timeout`, say, takes its own back.
     """
     task = asyncio.current_task()
     assert task is not None, "only tasks are cancelled"
-    requests = task.cancelling()
 
     def cancel(task: asyncio.Task[object] = task) -> None:
-        if task.cancelling() >= requests:
+        if task.cancelling() > before:
             task.uncancel()
             task.cancel(*cancelled.args)
 

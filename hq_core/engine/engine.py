@@ -75,8 +75,8 @@ _CONSEQUENCES: Final[dict[WhenFull, str]] = {
     "drop_oldest": "its oldest items are dropped",
     "drop_newest": "new items are dropped",
 }
-
-
+_NOW: Final = 0.0
+"""A time that has come."""
 _OVER: Final = ("lost", "closed", "forked")
 """States in which nothing is taken or given any more."""
 
@@ -256,7 +256,7 @@ class Engine:
                         return None
                     if self.durable:
                         in_flight.finish(holder or this_thread.holder)
-                        if self._must_trim():
+                        if self._trim_due() == _NOW:
                             return None
                     item = self._memory.take_one()
                     if item is None:
@@ -361,7 +361,7 @@ class Engine:
         try:
             with self._locks.mutex:  # another consumer's refill may have done it
                 have = self._memory.items() + len(self.overflow.ahead)
-                needed = have < wanted or self._must_trim()
+                needed = have < wanted or self._trim_due() == _NOW
             if needed and self._refill(wanted):
                 self.pumping.rests = False
         except BackendUnavailable:  # `grab` sees that it is away, and has its caller wait
@@ -409,7 +409,9 @@ class Engine:
         failed is to be repeated, or a holder may have ended, which nobody says. Seconds of the
         monotonic clock, or infinity."""
         with self._locks.mutex:
-            again = min(self._in_flight.next_lapse(), self.overflow.retry_trim)
+            if self._in_flight.leases:
+                self._end_lease(self._in_flight.lapsed(self._clock()), False)
+            again = min(self._in_flight.next_lapse(), self._trim_due())
             if self.durable and self._producers.waiting and self._in_flight.runs:
                 return min(again, self._clock() + _LOOK_AT_HOLDERS)
             return again
@@ -419,6 +421,8 @@ class Engine:
     def counts(self) -> tuple[int, int, int]:
         """`depth`, `enqueued` and `dequeued` of `stats`, for who asks at each item."""
         with self._locks.mutex:
+            if self._in_flight.leases:
+                self._end_lease(self._in_flight.lapsed(self._clock()), False)
             depth = self._there() - self._in_flight.leased()[0]
             return depth, self._accounts.enqueued, self._accounts.dequeued
 
@@ -426,7 +430,10 @@ class Engine:
         """A snapshot of one moment."""
         overflow, memory = self.overflow, self._memory
         with self._locks.mutex:
-            now, there, leased = self._clock(), self._there(), self._in_flight.leased()[0]
+            now = self._clock()
+            if self._in_flight.leases:
+                self._end_lease(self._in_flight.lapsed(now), False)
+            there, leased = self._there(), self._in_flight.leased()[0]
             most_items, most_bytes = memory.capacity()
             by_count = most_bytes >= most_items * MAX_MESSAGE_BYTES  # then that is what limits
             return self._accounts.snapshot(
@@ -468,11 +475,17 @@ class Engine:
                 self._errands = self._locks.inside  # it may be about to park: see `_afterwards`
 
     def close(
-        self, *, finish: bool = True, keep: bool = False, holder: Holder | None = None
+        self,
+        *,
+        finish: bool = True,
+        keep: bool = False,
+        holder: Holder | None = None,
+        io: bool = True,
     ) -> None:
         """Refuse everything, wake everybody, discard (if durable: keep) what is left.
 
         `finish`: the caller is done with what it holds. `keep`: what is stored stays in any case.
+        Without `io` the rest, which takes I/O, is for the next call.
         """
         if self.state == "forked":
             return
@@ -483,6 +496,8 @@ class Engine:
             if finish and not self._locks.inside:
                 self._in_flight.finish(holder or this_thread.holder)
             wake_all(self._lines)
+            if not io:
+                return
             self._errands = self._closing = True
         self._afterwards()
 
@@ -627,8 +642,10 @@ class Engine:
     ) -> bool:
         """Holds `io` only."""
         overflow, change = self.overflow, self._locks.change
-        if overflow.max_bytes is not None:
-            overflow.check_capacity(items, (0, 0) if self.durable else self._memory.capacity())
+        memory = (0, 0) if self.durable else self._memory.capacity()
+        cost = overflow.check_capacity(items, memory)
+        if waiter is not None:
+            waiter.cost = cost
         if overflow.doing:  # of a call that was interrupted
             self._settle()
         before = overflow.size_bytes
@@ -685,7 +702,7 @@ class Engine:
         """Apply ``when_full``. Holds `io` too. None: try again."""
         if self._put(items, offered):  # memory may have drained while the backend was asked
             return True
-        if self._must_trim():
+        if self._trim_due() == _NOW:
             return None
         is_away = isinstance(full, BackendUnavailable)
         if self.when_full == "drop_newest" or (self.when_full == "drop_oldest" and is_away):
@@ -737,8 +754,8 @@ class Engine:
             if disk == math.inf:  # a full disk does not say how much room it has: one after another
                 try_it, tried = not tried, surely
                 return try_it
-            if needed <= disk:
-                disk -= surely * needed
+            if waiter.cost <= disk:
+                disk -= surely * waiter.cost
                 return True
             return False
 
@@ -760,11 +777,9 @@ class Engine:
         if self.state in _OVER:
             self._refuse()
         if in_flight.leases:
-            ended = in_flight.lapsed(self._clock())
-            if ended:
-                self._end_lease(ended, False)
+            self._end_lease(in_flight.lapsed(self._clock()), False)
         in_flight.finish(holder)
-        if self.durable and self._must_trim():
+        if self.durable and self._trim_due() == _NOW:
             return False
         if lease is not None:
             most_items, most_bytes = self._memory.capacity()
@@ -825,7 +840,7 @@ class Engine:
             if overflow.damage is not None:
                 damage, overflow.damage = overflow.damage, None
                 raise damage
-            if (overflow.unread and not overflow.away) or self._must_trim():
+            if (overflow.unread and not overflow.away) or self._trim_due() == _NOW:
                 return False
             if self.state == "shut down":
                 if self._spilling:
@@ -839,6 +854,8 @@ class Engine:
     def _end_lease(self, runs: Sequence[Run], done: bool) -> int:
         """How many items it is too late for."""
         in_flight, late = self._in_flight, 0
+        if not runs:
+            return 0
         if done and self.durable and self.state in _OVER:
             self._refuse()
         for run in runs:
@@ -857,20 +874,22 @@ class Engine:
             self._consumers.wake_all()
         return late
 
-    def _must_trim(self) -> bool:
-        """Whether enough is done to be trimmed, or something waits for that, or nothing else would
-        set it off; and whether it can be tried."""
+    def _trim_due(self) -> float:
+        """When to trim: `_NOW` if enough is done, or something waits for that, or nothing else
+        would set it off; when a trim that failed is to be repeated; infinity if it need not be."""
         overflow = self.overflow
         count = self._in_flight.done if self.durable else overflow.passed
         if not count or overflow.away or self.state in _OVER:
-            return False
-        if overflow.retry_trim < math.inf and self._clock() < overflow.retry_trim:
-            return False
-        if self._producers.waiting and count >= min(_MIN_PUMPED, overflow.depth / 8):
-            return True
-        if self.durable:
-            return count >= _MAX_DONE or not self._there()
-        return not overflow.stored
+            return math.inf
+        due = self._producers.waiting and count >= min(_MIN_PUMPED, overflow.depth / 8)
+        if not due and self.durable:
+            due = count >= _MAX_DONE or not self._there()
+        elif not due:
+            due = not overflow.stored
+        retry = overflow.retry_trim
+        if due and (retry == math.inf or retry <= self._clock()):
+            return _NOW
+        return retry if due else math.inf
 
     def _refill(self, wanted: int = 1) -> bool:
         """Read the next batch if so many items are not at hand, or memory has room for it, land it
@@ -965,6 +984,7 @@ class Engine:
         depth, size_bytes = overflow.facts()
         with self._locks.mutex:
             change, passed, done = depth - overflow.depth, overflow.passed, in_flight.done
+            freed = size_bytes < overflow.size_bytes
             enqueued, spilled, spilled_bytes = (
                 accounts.enqueued,
                 accounts.spilled,
@@ -996,14 +1016,14 @@ class Engine:
                     accounts.mark(change, self._span(), offered)
                 if self._consumers.waiting:
                     self._consumers.wake(change)
-            if self._producers.waiting:
+            if self._producers.waiting and (change or freed):
                 self._wake_producers()
 
     def _has_pump_work(self) -> bool:
         """Whether there is something to trim, or memory has room for all that is stored, or for a
         batch, or half of it is free if that is less."""
         overflow = self.overflow
-        if self.state in _OVER or self._must_trim():
+        if self.state in _OVER or self._trim_due() == _NOW:
             return self.state not in _OVER
         stored = overflow.depth - overflow.passed
         if not stored or overflow.away or overflow.damage is not None:

@@ -129,18 +129,22 @@ class Overflow:
         """Live bytes that `items` would add."""
         return self._call(self.backend.cost, items)
 
-    def check_capacity(self, items: Sequence[bytes], memory: tuple[int, int]) -> None:
-        """Raise `MessageTooLargeError` for what neither this nor `memory`, of so many items and
-        bytes, can ever hold: it must not wait, or have others dropped, in vain."""
-        if self.max_bytes is None or self.cost(items) <= self.max_bytes:
-            return
+    def check_capacity(self, items: Sequence[bytes], memory: tuple[int, int]) -> int:
+        """What `items` cost, if there is a bound; 0 if there is none.
+
+        Raises `MessageTooLargeError` for what neither this nor `memory`, of so many items and
+        bytes, can ever hold: it must not wait, or have others dropped, in vain.
+        """
+        cost = 0 if self.max_bytes is None else self.cost(items)
         payload = sum(map(len, items))
-        if len(items) > memory[0] or payload > memory[1]:
+        too_large = self.max_bytes is not None and cost > self.max_bytes
+        if too_large and (len(items) > memory[0] or payload > memory[1]):
             raise MessageTooLargeError(
                 f"{len(items)} items with {payload} bytes can never be held: memory has room for "
                 f"{memory[0]} items, the overflow for {self.max_bytes} bytes; send fewer at once, "
                 "or raise max_overflow_bytes"
             )
+        return cost
 
     def dropping_helps(
         self, items: Sequence[bytes], before: int, pinned: int, *, by_bound: bool

@@ -35,6 +35,8 @@ class Waiter(Protocol):
     """Its place in the line; 0 before it was first parked."""
     needs: tuple[int, int]
     """What it waits for room for: a number of items, and their bytes in all."""
+    cost: int
+    """The bytes that they need in a store with a bound; 0 before it was first parked."""
 
     @property
     def loop(self) -> object:
@@ -47,10 +49,10 @@ class Waiter(Protocol):
 class ThreadWaiter(Waiter):
     """A thread that waits. A lock, since that is what wakes fastest."""
 
-    __slots__ = ("_lock", "needs", "place")
+    __slots__ = ("_lock", "cost", "needs", "place")
 
     def __init__(self, needs: tuple[int, int] = (1, 0)) -> None:
-        self.place = 0
+        self.place = self.cost = 0
         self.needs = needs
         self._lock = allocate_lock()
         self._lock.acquire()

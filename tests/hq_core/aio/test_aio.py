@@ -790,7 +790,7 @@ def test_a_task_that_always_finds_items_lets_the_others_run(
     run: Run[None], make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(1_000_000))  # a millisecond for every call
-    monkeypatch.setattr("hq_core.aio.queue.monotonic", lambda: next(clock) / 1000)
+    monkeypatch.setattr("hq_core.aio.turns.monotonic", lambda: next(clock) / 1000)
     queue = make_queue(2_000)
 
     async def main() -> None:

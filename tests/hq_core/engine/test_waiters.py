@@ -23,6 +23,7 @@ class Sleeper(Waiter):
     """Its event loop."""
     needs: tuple[int, int] = (1, 0)
     place: int = 0
+    cost: int = 0
     wakeups: int = 0
     gone: bool = False
 

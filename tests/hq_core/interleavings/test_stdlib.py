@@ -153,3 +153,56 @@ def test_an_immediate_shutdown_at_any_moment_ends_every_wait(world: World, durab
         return check
 
     assert world.explore(scenario, delays=2) > 500
+
+
+@pytest.mark.parametrize("overflow", [1, 12], ids=["memory alone", "with overflow"])
+@pytest.mark.parametrize("when_full", ["drop_oldest", "drop_newest"])
+def test_what_ends_a_worker_reaches_one_each_whatever_is_dropped(
+    world: World, when_full: str, overflow: int
+) -> None:
+    """Two workers wait, or are at work, when two producers put items and a `None` each: every
+    worker meets one, nobody sleeps on, and what was neither dropped nor taken is still there. Up to
+    2 delays."""
+
+    def scenario(scheduler: Scheduler) -> Callable[[], None]:
+        queue = world.queue(scheduler, 1, when_full=when_full, max_overflow_bytes=overflow)
+        q: StdlibQueue[bytes | None] = StdlibQueue(
+            queue, dumps=lambda item: item or b"", loads=lambda data: data or None
+        )
+        got: list[bytes] = []
+
+        def worker() -> None:
+            while (item := q.get()) is not None:
+                got.append(item)
+                q.task_done()
+            q.task_done()
+
+        def producer(name: bytes) -> None:
+            for number in (b"1", b"2"):
+                q.put(name + number)
+            q.put(None)
+
+        scheduler.spawn("v", worker)
+        scheduler.spawn("w", worker)
+        scheduler.spawn("a", lambda: producer(b"a"))
+        scheduler.spawn("b", lambda: producer(b"b"))
+
+        def closer() -> None:
+            scheduler.pause(lambda: scheduler.tasks <= {"closer", "hq-pump-stream"})
+            stats = queue.stats()
+            assert q.qsize() == q.unfinished_tasks == stats.depth
+            assert stats.dequeued == len(got) == 4 - stats.dropped - stats.depth
+            queue.close()
+
+        scheduler.spawn("closer", closer)
+
+        def check() -> None:
+            assert scheduler.stalls == 0
+            for name in (b"a", b"b"):
+                mine = [item for item in got if item.startswith(name)]
+                assert len({*mine}) == len(mine)
+            balanced(queue)
+
+        return check
+
+    assert world.explore(scenario, delays=2) > 500

@@ -371,7 +371,8 @@ class ControlledLoop:
     def waiter(self, needs: tuple[int, int] = (1, 0)) -> "CoroutineWaiter":
         return CoroutineWaiter(self, needs)
 
-    async def sleep(self, seconds: float) -> None:
+    async def give(self) -> None:
+        """Each call lets the other tasks run."""
         self.wait()
 
     async def result(self, future: Future[T], until: float | None) -> T:
@@ -419,7 +420,7 @@ class CoroutineWaiter:
     """Stands in for `LoopWaiter`."""
 
     def __init__(self, loop: ControlledLoop, needs: tuple[int, int]) -> None:
-        self.place = 0
+        self.place = self.cost = 0
         self.needs = needs
         self.loop = loop
         self._woken = False
@@ -454,7 +455,6 @@ def for_coroutines(
     """The view of `queue`, with all that would need an event loop replaced."""
     loop = ControlledLoop(scheduler)
     asyncio = SimpleNamespace(
-        sleep=loop.sleep,
         current_task=lambda: scheduler.life,
         CancelledError=Cancelled,
     )
@@ -462,7 +462,7 @@ def for_coroutines(
     monkeypatch.setattr("hq_core.aio.queue.asyncio", asyncio)
     monkeypatch.setattr("hq_core.aio.queue._in_loop", lambda: False)
     monkeypatch.setattr("hq_core.aio.queue.monotonic", scheduler.clock)
-    monkeypatch.setattr("hq_core.aio.queue.cancel_again", loop.cancel_again)
+    monkeypatch.setattr("hq_core.aio.queue.turns", SimpleNamespace(give=loop.give))
     view = queue.aio
     view._worker = loop  # type: ignore[assignment] # a stand-in
     return view, loop
