@@ -4,7 +4,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
@@ -302,13 +302,19 @@ class HybridQueue:
         deadline: float | None,
         timeout: float | None,
         lease: Lease | None = None,
+        beside: Callable[[], bytes | None] | None = None,
     ) -> list[bytes]:
+        """`beside` may have an item if the queue has none: `withdraw` wakes who is to ask it."""
         waiter = None
         while True:
             # Mostly there is something, so the first time nobody parks.
             items = self._engine.take(max_items, waiter, patience(deadline, timeout), lease=lease)
             if items:
                 return items
+            if beside is not None and (item := beside()) is not None:
+                if waiter is not None:
+                    self._engine.withdraw(waiter)
+                return [item]
             if deadline is not None and time.monotonic() >= deadline:
                 if waiter is not None:
                     self._engine.withdraw(waiter)

@@ -7,19 +7,23 @@ Rules:
 - `mutex` guards what is counted here and is never held during a call that may wait or do I/O.
 - A put that may have to wait for `maxsize` says so (`_waiting`) before it looks at the depth, a get
   asks after it has changed the depth: so no lock is needed to see that nobody waits.
+- By convention a `None` ends a worker. Where the hybrid queue drops it is kept here, beside those
+  items, with its place among them: how many were let in before it.
 """
 
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NoReturn, Self, TypeVar, overload
 
 from hq_core.checks import instance
 from hq_core.engine.forks import ParentsLock, disown_in_child
-from hq_core.engine.handle import refuse_to_be_sent
-from hq_core.errors import QueueEmpty, QueueFull
-from hq_core.messages import Buffer
+from hq_core.engine.handle import deadline_of, refuse_to_be_sent
+from hq_core.engine.waiters import ThreadWaiter
+from hq_core.errors import QueueClosed, QueueEmpty, QueueFull
+from hq_core.messages import Buffer, as_message
 from hq_core.queue import HybridQueue
 
 __all__ = ["StdlibQueue"]
@@ -44,7 +48,9 @@ class StdlibQueue(queue.Queue[T]):
     hybrid
         An open queue with ``limiter=Unlimited()``, and any `when_full` but ``"raise"``: callers of
         `put` expect it to wait for room, and know nothing of a limiter. With ``"drop_oldest"`` or
-        ``"drop_newest"`` it never waits, and what is dropped counts as done.
+        ``"drop_newest"`` it never waits, and what is dropped counts as done. A `None`, which is
+        what ends a worker, is then neither dropped nor stored: it is there, in its place, as long
+        as this object is.
     maxsize
         Most items in the queue, memory and overflow together; 0 or less: as many as the bounds of
         `hybrid` allow, for which `put` waits as well. Not with ``when_full="drop_…"``.
@@ -87,6 +93,9 @@ class StdlibQueue(queue.Queue[T]):
         self._hybrid = hybrid
         self._dumps = dumps or _as_it_is
         self._loads = loads or _as_it_is
+        self._drops = hybrid._engine.when_full != "block"
+        self._ends = deque[tuple[int, bytes]]()  # their places, and what they became by `dumps`
+        self._ends_taken = 0
         self._counts = hybrid._engine.counts
         _, enqueued, dequeued = self._counts()
         self._let_in = enqueued  # puts that passed `maxsize`, finished or on their way
@@ -110,6 +119,9 @@ class StdlibQueue(queue.Queue[T]):
         """
         data = self._dumps(item)
         seconds = _seconds(block, timeout)
+        if item is None and self._drops:
+            self._put_end(data)
+            return
         started = time.monotonic() if seconds else 0.0
         with self.mutex:
             if self.maxsize > 0:
@@ -133,7 +145,7 @@ class StdlibQueue(queue.Queue[T]):
         """
         seconds = _seconds(block, timeout)
         try:
-            data = self._hybrid.dequeue(seconds)
+            data = self._take_beside(seconds) if self._drops else self._hybrid.dequeue(seconds)
         except QueueEmpty:
             raise
         except BaseException:  # stored items may have been lost: who waits has to look again
@@ -186,7 +198,7 @@ class StdlibQueue(queue.Queue[T]):
 
     def qsize(self) -> int:
         """Number of items, in memory and stored."""
-        return 0 if self._ended else self._hybrid.depth
+        return 0 if self._ended else self._hybrid.depth + len(self._ends)
 
     def empty(self) -> bool:
         """Whether `qsize` is 0."""
@@ -201,8 +213,8 @@ class StdlibQueue(queue.Queue[T]):
     def unfinished_tasks(self) -> int:  # type: ignore[override] # theirs is a variable, never set
         """Items in the queue, and taken ones for which `task_done` is still to come."""
         depth, _, dequeued = self._counts()
-        held = 0 if self._ended else depth
-        return max(0, held + dequeued - self._done)
+        held = 0 if self._ended else depth + len(self._ends)
+        return max(0, held + dequeued + self._ends_taken - self._done)
 
     def __enter__(self) -> Self:
         return self
@@ -215,6 +227,41 @@ class StdlibQueue(queue.Queue[T]):
 
     def __reduce__(self) -> NoReturn:
         refuse_to_be_sent(self._hybrid._engine.stream_id)
+
+    def _put_end(self, data: Buffer) -> None:
+        """Keep `data`, which ends a worker, in its place; have one that waits look."""
+        engine = self._hybrid._engine
+        end = as_message(data, engine.largest)
+        self._hybrid.enqueue_many(())  # raises if nothing more is let in
+        with self.mutex:
+            stats = self._hybrid.stats()
+            self._ends.append((stats.enqueued - stats.dropped_newest, end))
+        engine.withdraw(ThreadWaiter())
+
+    def _end(self) -> bytes | None:
+        """What ends a worker, if its turn has come: all that was let in before it has left."""
+        if not self._ends:
+            return None
+        with self.mutex:
+            stats = self._hybrid.stats()
+            left = stats.enqueued - stats.dropped_newest - stats.depth
+            if self._ended or not self._ends or left < self._ends[0][0]:
+                return None
+            self._ends_taken += 1
+            return self._ends.popleft()[1]
+
+    def _take_beside(self, seconds: float | None) -> bytes:
+        """As `HybridQueue.dequeue`, but what ends a worker comes in its turn."""
+        end = self._end()
+        if end is not None:
+            return end
+        try:
+            return self._hybrid._wait_for(1, deadline_of(seconds), seconds, beside=self._end)[0]
+        except QueueClosed:
+            end = self._end()
+            if end is None:
+                raise
+            return end
 
     def _wait_to_enter(self, seconds: float | None) -> None:
         """Wait until fewer than `maxsize` items are in the queue. Holds `mutex`."""

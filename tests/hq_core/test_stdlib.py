@@ -439,6 +439,191 @@ class TestShutdown:
         assert q.empty()
 
 
+# ---- what ends a worker --------------------------------------------------------------------------
+
+
+def as_text(item: str | None) -> bytes:
+    return json.dumps(item).encode()
+
+
+class TestEnds:
+    """`None` in a queue that drops."""
+
+    @pytest.fixture(params=["drop_oldest", "drop_newest"])
+    def policy(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.fixture
+    def q(self, hybrid: OpenHybrid, policy: str) -> StdlibQueue[str | None]:
+        """Room for two items."""
+        opened = hybrid(2, max_overflow_bytes=1, when_full=policy)
+        return StdlibQueue(opened, dumps=as_text, loads=json.loads)
+
+    def test_are_not_dropped_and_keep_their_places(
+        self, q: StdlibQueue[str | None], policy: str
+    ) -> None:
+        for item in ("one", "two", None, "three", None, None):
+            q.put_nowait(item)
+        assert q.qsize() == q.unfinished_tasks == 5
+        got = [q.get_nowait() for _ in range(5)]
+        if policy == "drop_newest":
+            assert got == ["one", "two", None, None, None]
+        else:
+            assert got == ["two", None, "three", None, None]
+        assert q.empty()
+        for _ in got:
+            q.task_done()
+        q.join()
+        with pytest.raises(queue.Empty):
+            q.get_nowait()
+
+    def test_come_though_all_that_was_before_them_is_dropped(
+        self, hybrid: OpenHybrid, run: Run
+    ) -> None:
+        q: StdlibQueue[str | None] = StdlibQueue(
+            hybrid(2, max_overflow_bytes=1, when_full="drop_oldest"),
+            dumps=as_text,
+            loads=json.loads,
+        )
+        for item in ("one", None, "two", "three", "four"):
+            q.put(item)
+        assert [q.get() for _ in range(3)] == [None, "three", "four"]
+
+    def test_pass_through_the_overflow_in_their_places(
+        self, hybrid: OpenHybrid, policy: str
+    ) -> None:
+        q: StdlibQueue[str | None] = StdlibQueue(
+            hybrid(1, when_full=policy), dumps=as_text, loads=json.loads
+        )
+        items = ["one", None, "two", "three", None, "four", "five", None]
+        for item in items:
+            q.put(item)
+        assert [q.get() for _ in items] == items
+
+    def test_wake_one_worker_each(self, q: StdlibQueue[str | None], run: Run) -> None:
+        ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+        def work() -> None:
+            while q.get() is not None:
+                q.task_done()
+            q.task_done()
+            ended.put(1)
+
+        workers = [run(work) for _ in range(3)]
+        waiting = q._hybrid._engine._consumers.waiting
+        while len(waiting.get(None, ())) < 3:
+            pass
+        q.put("one")
+        for _ in workers:
+            q.put(None)
+        for _ in workers:
+            ended.get(timeout=30)
+        q.join()
+
+    def test_are_met_before_a_deadline(self, q: StdlibQueue[str | None]) -> None:
+        with pytest.raises(queue.Empty):
+            q.get(timeout=0.001)
+        q.put(None)
+        assert q.get(timeout=0.001) is None
+
+    def test_come_before_the_queue_is_shut_down(self, q: StdlibQueue[str | None]) -> None:
+        q.put("one")
+        q.put(None)
+        q.shutdown()
+        with pytest.raises(ShutDown):
+            q.put(None)
+        assert [q.get(), q.get()] == ["one", None]
+        with pytest.raises(ShutDown):
+            q.get()
+
+    def test_are_woken_for_by_a_shutdown_at_once(
+        self, q: StdlibQueue[str | None], run: Run
+    ) -> None:
+        met: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                met.put(q.get())
+            except ShutDown as exc:
+                met.put(type(exc))
+
+        for _ in range(2):
+            run(work)
+        waiting = q._hybrid._engine._consumers.waiting
+        while len(waiting.get(None, ())) < 2:
+            pass
+        with q._hybrid._engine._locks.mutex:  # both are woken, and neither has looked yet
+            q.put(None)
+            q._hybrid.shutdown()
+        assert {met.get(timeout=30), met.get(timeout=30)} == {None, QueueClosed}
+
+    def test_are_gone_after_an_immediate_shutdown(self, q: StdlibQueue[str | None]) -> None:
+        q.put("one")
+        q.put(None)
+        q.shutdown(immediate=True)
+        assert q.qsize() == q.unfinished_tasks == 0
+        with pytest.raises(ShutDown):
+            q.get()
+
+    def test_are_refused_as_other_items_are(self, hybrid: OpenHybrid, policy: str) -> None:
+        q: StdlibQueue[Any] = StdlibQueue(hybrid(when_full=policy))
+        with pytest.raises(TypeError, match="a message must be bytes or another buffer, not None"):
+            q.put(None)
+        q.shutdown(immediate=True)
+        closed: StdlibQueue[Any] = StdlibQueue(
+            hybrid(when_full=policy), dumps=as_text, loads=json.loads
+        )
+        closed._hybrid.close()
+        with pytest.raises(ShutDown):
+            closed.put(None)
+
+    def test_come_though_what_was_before_them_is_damaged(self, hybrid: OpenHybrid) -> None:
+        opened: list[Spoilable] = []
+
+        def backend(stream: Stream) -> Spoilable:
+            opened.append(Spoilable(stream))
+            return opened[0]
+
+        q: StdlibQueue[str | None] = StdlibQueue(
+            hybrid(1, backend=backend, when_full="drop_newest"), dumps=as_text, loads=json.loads
+        )
+        for item in ("in memory", "stored", "stored", None):
+            q.put(item)
+        opened[0].spoiled = True
+        assert q.get() == "in memory"
+        with pytest.raises(CorruptedData):
+            q.get()
+        assert q.get() is None
+        q.put("new")
+        assert q.get() == "new"
+
+    def test_are_for_workers_of_this_process(self, hybrid: OpenHybrid, policy: str) -> None:
+        """A durable queue does not keep them: its next owner has workers of its own."""
+        with StdlibQueue(
+            hybrid(durable=True, when_full=policy), dumps=as_text, loads=json.loads
+        ) as q:
+            q.put("one")
+            q.put(None)
+        again: StdlibQueue[str | None] = StdlibQueue(
+            hybrid(durable=True, when_full=policy), dumps=as_text, loads=json.loads
+        )
+        assert again.qsize() == 1
+        assert again.get() == "one"
+
+    def test_that_find_no_room_in_a_queue_that_blocks_wait_or_are_refused(
+        self, hybrid: OpenHybrid, run: Run
+    ) -> None:
+        q: StdlibQueue[str | None] = StdlibQueue(
+            hybrid(1, max_overflow_bytes=1), dumps=as_text, loads=json.loads
+        )
+        q.put("one")
+        with pytest.raises(queue.Full):
+            q.put_nowait(None)
+        waiting = run(lambda: q.put(None))
+        assert [q.get(), q.get()] == ["one", None]
+        waiting.join()
+
+
 # ---- programs written for queue.Queue ------------------------------------------------------------
 
 
@@ -476,6 +661,75 @@ def test_log_records_pass_from_a_handler_to_a_listener(
     listener.stop()
     assert collecting.messages == [f"plant: boiler {n}" for n in range(50)]
     q.join()
+
+
+class Held(Collecting):
+    """Handles the first record only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy, self.go_on = threading.Event(), threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.busy.set()
+        self.go_on.wait(30)
+        super().emit(record)
+
+
+@pytest.mark.parametrize(
+    ("policy", "later", "handled"),
+    [
+        ("drop_oldest", [], ["0", "3", "4"]),
+        ("drop_oldest", ["5", "6", "7"], ["0"]),
+        ("drop_newest", [], ["0", "1", "2"]),
+        ("drop_newest", ["5", "6", "7"], ["0", "1", "2"]),
+    ],
+)
+def test_a_listener_stops_when_it_has_handled_what_is_left_though_its_queue_drops(
+    hybrid: OpenHybrid, run: Run, policy: str, later: list[str], handled: list[str]
+) -> None:
+    q = StdlibQueue(
+        hybrid(2, max_overflow_bytes=1, when_full=policy), dumps=as_json, loads=from_json
+    )
+    handler, held = logging.handlers.QueueHandler(q), Held()
+
+    def log(messages: list[str]) -> None:
+        for message in messages:
+            handler.handle(logging.makeLogRecord({"name": "plant", "msg": message}))
+
+    listener = logging.handlers.QueueListener(q, held)
+    listener.start()
+    log(["0"])
+    assert held.busy.wait(30)
+    log(["1", "2", "3", "4"])
+    stopping = run(listener.stop)
+    while q.qsize() < 3:
+        pass
+    log(later)
+    held.go_on.set()
+    stopping.join(30)
+    assert not stopping.is_alive()
+    assert held.messages == [f"plant: {message}" for message in handled]
+
+
+def test_a_listener_whose_queue_is_full_and_blocks_is_not_stopped_as_theirs_is_not(
+    hybrid: OpenHybrid,
+) -> None:
+    blocks = StdlibQueue(hybrid(1, max_overflow_bytes=1), dumps=as_json, loads=from_json)
+    theirs: queue.Queue[Any] = queue.Queue(1)
+    for q in (theirs, blocks):
+        handler, held = logging.handlers.QueueHandler(q), Held()
+        listener = logging.handlers.QueueListener(q, held)
+        listener.start()
+        handler.handle(logging.makeLogRecord({"name": "plant", "msg": "one"}))
+        assert held.busy.wait(30)
+        handler.handle(logging.makeLogRecord({"name": "plant", "msg": "two"}))
+        with pytest.raises(queue.Full):
+            listener.stop()
+        held.go_on.set()
+        q.join()
+        listener.stop()
+        assert held.messages == ["plant: one", "plant: two"]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="dictConfig takes a queue since 3.12")
