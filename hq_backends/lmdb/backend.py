@@ -19,7 +19,7 @@ from hq_backends.lmdb.opening import take_over
 from hq_backends.lmdb.salvage import set_aside
 from hq_backends.lmdb.tools import LmdbTools
 from hq_core.capabilities import Capability
-from hq_core.errors import CorruptedData, QueueFull
+from hq_core.errors import BackendError, CorruptedData, QueueFull
 from hq_core.protocols import API_VERSION, OverflowBackend, Stream
 from hq_core.stats import RecoveryReport
 
@@ -87,7 +87,11 @@ class LmdbBackend(OverflowBackend):
             writemap=writemap,
         )
         self._compact_from = _COMPACT_FROM
-        self._log, self.recovered = take_over(self._env, stream)
+        try:
+            self._log, self.recovered = take_over(self._env, stream)
+        except BaseException:
+            self._env.let_go()
+            raise
         self._mark = (0, self._log.head)  # number and offset of a record: where a read ended
         self._unsure = False  # something other than `_log` may be stored
 
@@ -97,6 +101,7 @@ class LmdbBackend(OverflowBackend):
     def append(self, records: Sequence[bytes]) -> None:
         """Put `records` after the last one and commit: one transaction, undone if it fails."""
         self._settle()
+        self._env.hold()
         held = self._log
         self._unsure = True
         tail = self._env.add(lambda txn: log.put(txn, held.tail, records), self.cost(records))
@@ -118,6 +123,7 @@ class LmdbBackend(OverflowBackend):
     def trim(self, count: int) -> None:
         """Delete the oldest records in one transaction; empty the file once it is drained."""
         self._settle()
+        self._env.hold()
         held = self._log
         if count > held.records:
             raise ValueError(f"{count} records to trim, there are {held.records}")
@@ -138,6 +144,7 @@ class LmdbBackend(OverflowBackend):
     @override
     def sync(self) -> None:
         """Flush what was appended to the disk."""
+        self._env.hold(thoroughly=True)
         self._env.sync()
 
     @override
@@ -166,9 +173,12 @@ class LmdbBackend(OverflowBackend):
             if delete or not self._log.records:
                 self._env.delete()
             else:
+                self._env.hold(thoroughly=True, aside=self._stream.quarantine_path("lmdb"))
                 self._env.sync()  # LMDB's file is of use after power loss only if it is complete
-        finally:
-            self._env.close()
+        except Exception:
+            self._env.let_go()
+            raise
+        self._env.let_go()  # one that was interrupted is made again
 
     # ---- inside ------------------------------------------------------------------------------
 
@@ -181,9 +191,17 @@ class LmdbBackend(OverflowBackend):
         known, offset = self._mark
         if not held.first <= known <= number:
             known, offset = held.first, held.head
-        records, end = self._env.read(
+        records, end, meets = self._env.read(
             lambda txn: log.read(txn, offset, number - known, wanted, max_bytes)
         )
+        if not meets:
+            end -= log.cost(records[-1:])
+            if self._env.fills_its_place(end):
+                end += log.cost(records[-1:])
+            elif not records[1:]:
+                raise CorruptedData(f"the record at offset {end} is not as long as its place")
+            else:
+                records.pop()
         self._mark = (number + len(records), end)
         return records
 
@@ -204,7 +222,7 @@ class LmdbBackend(OverflowBackend):
         return self._env.read(log.span) if self._env.is_there() else log.Span(0, 0, 0)
 
     def _try_to_settle(self) -> None:
-        with suppress(lmdb.Error, OSError, CorruptedData):  # what failed has changed nothing
+        with suppress(lmdb.Error, OSError, BackendError, CorruptedData):  # nothing has changed
             self._settle()
 
     def _goes_on_with(self, held: log.Span) -> None:
@@ -229,7 +247,7 @@ class LmdbBackend(OverflowBackend):
         try:
             aside = self._stream.quarantine_path("lmdb")
             kept = set_aside(self._env, aside, skip)
-        except (QueueFull, lmdb.Error, OSError) as exc:
+        except (BackendError, QueueFull, lmdb.Error, OSError) as exc:
             self._unsure = not self._env.is_there()  # it is: nothing has changed
             return CorruptedData(f"{damage}; it cannot be moved aside: {exc}")
         self._goes_on_with(kept if kept.records else log.Span(held.head, held.head, 0))

@@ -4,7 +4,11 @@ The map is how much of the file LMDB may use, and its disk space is reserved bef
 A transaction that does not fit is undone, the map grows, and the transaction is done again. So a
 full disk is met while no transaction is open: nothing is ever half written, and a writable map
 (`writemap`) is not torn from under the process. Where the file system cannot reserve, a full disk
-is met by the commit, which LMDB undoes.
+is met by the commit, which LMDB undoes. A map that cannot be had is met in the same way: what was
+reserved for it is given back, and the map stays as large as it was.
+
+LMDB opens the file that is held, by a name that the system gives to its descriptor. Other programs
+may remove or replace it all the same: `hold` sees that, before anything is promised about it.
 
 LMDB copies the pages it changes, so that deleting takes room too: adding leaves pages free for it.
 
@@ -23,15 +27,17 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import lmdb
 
 from hq_backends.lmdb.datafile import OUT_OF_SPACE, DataFile
-from hq_core.errors import CorruptedData, QueueFull
+from hq_backends.lmdb.pages import Node, Pages
+from hq_core.errors import BackendError, CorruptedData, QueueFull
 
 if TYPE_CHECKING:
     from lmdb import Transaction
 
-__all__ = ["Environment"]
+__all__ = ["Environment", "errno_of"]
 
 _T = TypeVar("_T")
 
+_NO_ROOM: Final = OUT_OF_SPACE | {errno.ENOMEM}
 _DAMAGED: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
 _SMALLEST: Final = 2 * mmap.PAGESIZE
 """Bytes of a map with no records: the two meta pages."""
@@ -47,7 +53,8 @@ class Environment:
     """The environment in `file`; that and its directory are made when something is written.
 
     `map_size` is the first size of the map and `limit` the largest that appending may grow it to,
-    in bytes; for `sync` and `writemap` see `LmdbBackend`. Methods raise `lmdb.Error` and `OSError`.
+    in bytes; for `sync` and `writemap` see `LmdbBackend`. Methods raise `lmdb.Error` and `OSError`,
+    `BackendError` if the file is somebody else's by now, and `CorruptedData` if it is damaged.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Environment:
         self._env: lmdb.Environment | None = None
         self._map = 0  # bytes; 0: what `_env` has is not open, or not for use
         self._unfinished = False  # the file was not there, and may be now, but not as LMDB's
+        self._doubted = False  # another has its name, which is still to be told
         self._flush_failed = ""
 
     # ---- transactions ------------------------------------------------------------------------
@@ -74,6 +82,13 @@ class Environment:
             self.close()
             raise CorruptedData(f"{self.file.shown} is damaged: {exc}") from exc
 
+    def fills_its_place(self, offset: int) -> bool:
+        """Whether the record at `offset` in the log is as long as its place in the file."""
+        for node in Pages(self.file.fd).nodes():
+            if isinstance(node, Node) and node.key >= offset:
+                return node.key == offset
+        return False
+
     def add(self, work: "Callable[[Transaction[memoryview]], _T]", size: int) -> _T:
         """Do `work`, which adds `size` bytes, in a write transaction, and commit it.
 
@@ -84,12 +99,12 @@ class Environment:
                 lambda txn: self._leaving_room(work, txn), lambda full: self._grow(full, 2 * size)
             )
         except (lmdb.Error, OSError) as exc:
-            if _errno(exc) not in OUT_OF_SPACE:
+            if errno_of(exc) not in _NO_ROOM:
                 raise
-            raise QueueFull(
-                f"the overflow disk is full, {self.file.shown} cannot grow: {exc}; "
-                "consume items or free disk space"
-            ) from exc
+            what, cure = "the overflow disk is full", "consume items or free disk space"
+            if errno_of(exc) == errno.ENOMEM:
+                what, cure = "there is no memory to map it", "consume items or raise the limit"
+            raise QueueFull(f"{self.file.shown} cannot grow, {what}: {exc}; {cure}") from exc
 
     def remove(self, work: "Callable[[Transaction[memoryview]], _T]") -> _T:
         """Do `work`, which deletes, in a write transaction; the limit does not hold for it."""
@@ -116,6 +131,7 @@ class Environment:
                 with env.begin(write=True, buffers=True) as txn:
                     return work(txn)
             except lmdb.MapFullError as full:
+                self.hold(thoroughly=True)
                 grow(full)
             except lmdb.Error:
                 self.close()  # a failed commit may leave it unusable; the next call opens it again
@@ -124,8 +140,8 @@ class Environment:
     # ---- the file ----------------------------------------------------------------------------
 
     def is_there(self) -> bool:
-        """Whether there is an environment in the file."""
-        return not self._unfinished and self.file.size() > 0
+        """Whether there is an environment in the file, or ought to be."""
+        return not self._unfinished and (self.file.size() > 0 or self.file.is_cut())
 
     def has_grown(self) -> bool:
         """Whether the map is larger than at first."""
@@ -143,30 +159,27 @@ class Environment:
 
     def compact(self) -> None:
         """Copy the records to a new file that takes this one's place; without room, raises."""
-        self.file.new.remove()
-        old = os.open(self.file.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if self.file.is_lost():
+            self._doubted = True
+            return
+        self.file.finish()
         try:
             self._copy_to(self.file.new)
             self.close()  # before another file has the name
             self.file.replace()
             if self._sync:
                 self.file.sync_names()
-            os.ftruncate(old, 0)  # a forked child may keep the old file in being
         except BaseException:
-            self.file.new.remove()
+            self.close()
+            self.file.finish()
             raise
-        finally:
-            os.close(old)
 
     def _copy_to(self, new: DataFile) -> None:
-        new.make_directory()
-        fd = os.open(new.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            self._opened().copyfd(fd, compact=True)
-            if self._sync:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
+        env = self._opened()
+        new.make()
+        env.copyfd(new.fd, compact=True)
+        if self._sync:
+            os.fsync(new.fd)
 
     def beside(self) -> "Environment":
         """A new one, in the file that is made to replace this one's."""
@@ -174,12 +187,59 @@ class Environment:
             self.file.new, map_size=self._first_size, limit=None, sync=self._sync, writemap=False
         )
 
-    def move_aside(self, target: Path) -> None:
-        """Move the file to the directory `target`; what is new takes its place, if there is one."""
+    def move_aside(self, target: Path, note: bytes = b"") -> None:
+        """Move the file to the directory `target`; what is new takes its place, if there is one.
+
+        The `note`, unless it is empty, is put beside it.
+        """
         self.close()
-        self.file.move_aside(target)
+        self.file.move_aside(target.name, note, sync=self._sync)
         if self._sync:
             self.file.sync_names()
+
+    def hold(self, *, thoroughly: bool = False, aside: Path | None = None) -> None:
+        """Raise `BackendError` if somebody else has removed, renamed or replaced the file.
+
+        A removed one is seen at once, the others `thoroughly`. What it holds is in a new file in
+        its place by then, or, if that is taken, in the directory `aside`; so it is told once. If it
+        is in neither, it is told again.
+        """
+        if not (self._doubted or thoroughly or self.file.is_removed()) or not self.file.is_lost():
+            return
+        if not self.file.size():  # nothing is lost with it
+            self.close()
+            self.file.leave()
+            return
+        what = f"{self.file.shown} was removed or replaced by another program while it was in use"
+        failure: Exception | None = None
+        for place in [self.file.beside(None), *([self.file.beside(aside)] if aside else [])]:
+            try:
+                self._write_to(place)
+            except (lmdb.Error, OSError, BackendError) as exc:
+                failure = failure or exc
+            else:
+                raise BackendError(f"{what}; what it held is in a new file in {place.shown}")
+        raise BackendError(
+            f"{what}, and there can be no new one: {failure}; what it holds can be read until the "
+            "queue is closed, and is not kept"
+        ) from failure
+
+    def _write_to(self, place: DataFile) -> None:
+        """Copy the records to `place`, where nothing is, in one step, and go on with that."""
+        try:
+            place.make_room()
+            self._copy_to(place.new)
+            os.fsync(place.new.fd)
+            self.close()
+            place.replace()
+            place.sync_names()
+        except BaseException:
+            self.close()
+            place.let_go()
+            raise
+        self.file, lost = place, self.file
+        self._doubted = False
+        lost.let_go()
 
     def sync(self) -> None:
         """Flush everything committed to the disk. Once it has failed it fails for ever.
@@ -191,8 +251,9 @@ class Environment:
             raise OSError(errno.EIO, f"an earlier flush failed: {self._flush_failed}; reopen")
         if not self.is_there():
             return
+        env = self._opened()
         try:
-            self._opened().sync(True)
+            env.sync(True)
             self.file.sync_names()
         except (lmdb.Error, OSError) as exc:
             self._flush_failed = str(exc)
@@ -205,6 +266,11 @@ class Environment:
             self._env.close()
             self._env = None
 
+    def let_go(self) -> None:
+        """Close it, and hold the file no longer. Idempotent."""
+        self.close()
+        self.file.let_go()
+
     def delete(self) -> None:
         """Close it and leave no file behind."""
         self.close()
@@ -213,11 +279,14 @@ class Environment:
     # ---- opening and growing -----------------------------------------------------------------
 
     def _opened(self) -> lmdb.Environment:
-        if self._env is not None and self._map and not self._unfinished:
+        if self._env is not None and self._map and not self._unfinished and not self.file.is_cut():
             return self._env
         self.close()
+        self.file.finish()
         if self._unfinished:
             self._remove_unfinished()
+        if self.file.is_cut():
+            raise CorruptedData(f"{self.file.shown} was made shorter by another program")
         size = self.file.size()
         self._unfinished = not size
         try:
@@ -236,7 +305,9 @@ class Environment:
         self._unfinished = False
 
     def _make(self) -> lmdb.Environment:
-        self.file.make_directory()
+        if self.file.is_lost():
+            self.file.leave()
+        self.file.make()
         self._map_it(_SMALLEST)
         env = self._resize(self._first_size)
         if self._sync:
@@ -245,9 +316,9 @@ class Environment:
 
     def _map_it(self, size: int) -> lmdb.Environment:
         env = self._env = lmdb.open(
-            str(self.file.directory),
+            self.file.path,
+            subdir=False,
             map_size=size,
-            mode=0o700,
             sync=self._sync,
             writemap=self._writemap,
             lock=False,  # the queue calls one method at a time and owns the stream
@@ -269,8 +340,8 @@ class Environment:
             least = size = self._limit
         try:
             self._resize(size)
-        except OSError as exc:
-            if size == least or exc.errno not in OUT_OF_SPACE:
+        except (lmdb.Error, OSError) as exc:
+            if size == least or errno_of(exc) not in _NO_ROOM:
                 raise
             self._resize(least)
 
@@ -279,9 +350,15 @@ class Environment:
 
         By opening it anew: after a ``set_mapsize`` that failed, closing unmaps what is not LMDB's.
         """
+        before = self.file.size()
         self.file.reserve(size)
         self.close()
-        return self._map_it(size)
+        try:
+            return self._map_it(size)
+        except BaseException:
+            self.close()
+            self.file.shorten(before)
+            raise
 
 
 def _pages(size: int) -> int:
@@ -289,5 +366,8 @@ def _pages(size: int) -> int:
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
-def _errno(exc: lmdb.Error | OSError) -> int | None:
+def errno_of(exc: BaseException | None) -> int | None:
+    """The error number of the system's that an `OSError` or `lmdb.Error` has."""
+    if isinstance(exc, lmdb.MemoryError):
+        return errno.ENOMEM
     return exc.errno if isinstance(exc, OSError) else getattr(exc, "code", None)

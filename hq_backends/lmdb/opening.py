@@ -2,11 +2,9 @@
 
 from typing import Final
 
-import lmdb
-
 from hq_backends.lmdb import recovery
 from hq_backends.lmdb.datafile import OUT_OF_SPACE
-from hq_backends.lmdb.environment import Environment
+from hq_backends.lmdb.environment import Environment, errno_of
 from hq_backends.lmdb.records import Span
 from hq_backends.lmdb.salvage import set_aside
 from hq_core.errors import CorruptedData, QueueFull, StreamBusyError
@@ -23,14 +21,17 @@ def take_over(env: Environment, stream: Stream) -> tuple[Span, RecoveryReport]:
 
     Raises `StreamBusyError`, `CorruptedData`, and `BackendError` on what is not the backend's.
     """
-    size = recovery.leftover_bytes(env.file)
-    if not size:
-        return _NOTHING, RecoveryReport()
-    if stream.leftover == "discard":
+    env.file.find()
+    env.file.new.find()
+    left = env.file if env.file.size() else env.file.new  # a replacement may have been cut short
+    size = left.size()
+    if not size or stream.leftover == "discard":
+        env.file.finish()
         env.empty()
         return _NOTHING, RecoveryReport()
-    found = recovery.survey(env.file)
+    found = recovery.survey(left)
     if not found.damage and not found.span.records:
+        env.file.finish()
         env.empty()
         return _NOTHING, RecoveryReport()
     if stream.leftover == "refuse":
@@ -40,6 +41,17 @@ def take_over(env: Environment, stream: Stream) -> tuple[Span, RecoveryReport]:
             f"{env.file.shown} holds {what} of an earlier owner: open it with "
             "leftover='resume', or move it away"
         )
+    if found.damage and stream.on_corruption == "raise" and stream.leftover == "resume":
+        raise CorruptedData(
+            f"{env.file.shown} is damaged: {found.damage}; restore it, move it away, or open it "
+            "with on_corruption='quarantine'"
+        )
+    if found.damage and left is env.file and env.file.new.size():
+        env.file.move_new_aside(stream.quarantine_path("lmdb").name)  # it may have more to give
+    if left is env.file:
+        env.file.finish()
+    else:
+        env.file.replace()
     if stream.leftover == "quarantine":
         aside = stream.quarantine_path("lmdb")
         env.move_aside(aside)
@@ -54,19 +66,20 @@ def take_over(env: Environment, stream: Stream) -> tuple[Span, RecoveryReport]:
 def _before_damage(
     env: Environment, stream: Stream, damage: str, size: int
 ) -> tuple[Span, RecoveryReport]:
-    """Keep the whole records before the damage, and move the file aside."""
-    what = f"{env.file.shown} is damaged: {damage}"
-    if stream.on_corruption == "raise":
-        raise CorruptedData(
-            f"{what}; restore it, move it away, or open it with on_corruption='quarantine'"
-        )
+    """Keep the whole records before the damage, and move the file aside.
+
+    Without room for a copy of them, the file goes aside with all that it has.
+    """
+    aside = stream.quarantine_path("lmdb")
     try:
-        aside = stream.quarantine_path("lmdb")
         kept = set_aside(env, aside, None)
-    except (QueueFull, lmdb.Error, OSError) as exc:
-        if isinstance(exc, OSError) and exc.errno not in OUT_OF_SPACE:
-            raise  # the disk's trouble, not the data's
-        raise CorruptedData(f"{what}; it cannot be moved aside: {exc}") from exc
+    except (QueueFull, OSError) as exc:
+        cause = exc.__cause__ if isinstance(exc, QueueFull) else exc
+        if errno_of(cause) not in OUT_OF_SPACE:
+            raise  # the system's trouble, not the data's
+        aside = stream.quarantine_path("lmdb")
+        env.move_aside(aside)
+        kept, damage = _NOTHING, f"{damage}; there was no room for a copy of what is whole"
     report = RecoveryReport(
         records=kept.records,
         size_bytes=kept.tail - kept.head,

@@ -2,7 +2,8 @@
 
 A file is pages of one size; the first two are meta pages, the newer of which tells the root of the
 tree. A leaf page lists nodes, filled from its end without a gap, so that a length that is wrong
-shows. A value too long for a leaf is in pages of its own, the first of which has a header.
+shows, and costs that node. A value too long for a leaf is in pages of its own, the first of which
+has a header.
 """
 
 import mmap
@@ -10,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from struct import Struct
 from typing import Final
 
@@ -170,23 +172,9 @@ class Pages:
         if not _HEADER.size + 2 <= lower <= upper <= size or lower % 2:
             raise _Damaged(f"page {number} is damaged")
         pointers = [_POINTER.unpack_from(page, _HEADER.size + 2 * i)[0] for i in range(count)]
-        end = upper
-        for start in sorted(pointers):
-            if start != end or start + _NODE.size > size:
-                raise _Damaged(f"page {number} is damaged")
-            end = start + self._node_bytes(page, kind, start)
-        if end != size:
+        if kind == _BRANCH and len(_fitting(page, kind, pointers)) < count:
             raise _Damaged(f"page {number} is damaged")
         return page, kind, pointers
-
-    @staticmethod
-    def _node_bytes(page: bytes, kind: int, start: int) -> int:
-        low, high, flags, key = _NODE.unpack_from(page, start)
-        data = 0
-        if kind == _LEAF:
-            data = _PAGE_NUMBER.size if flags & _LONG_VALUE else low | high << 16
-        size: int = _NODE.size + key + data
-        return size + size % 2
 
     @staticmethod
     def _children(page: bytes, pointers: list[int]) -> list[int]:
@@ -197,7 +185,12 @@ class Pages:
         self, meta: _Meta, number: int, page: bytes, pointers: list[int]
     ) -> Iterator[Node | Damage]:
         size = meta.page_size
+        fitting = _fitting(page, _LEAF, pointers)
         for start in pointers:
+            if start not in fitting:
+                at = number * size + min(start, size)
+                yield Damage(at, 0, "a record does not fill its place on its page")
+                continue
             low, high, flags, key_bytes = _NODE.unpack_from(page, start)
             length = low | high << 16
             body = start + _NODE.size + key_bytes
@@ -226,3 +219,22 @@ class Pages:
         if (own_number, kind, pages) != (number, _LONG, count):
             raise _Damaged(f"page {number}, with a long record, is another one than it should be")
         return at + _EXTENT.size
+
+
+def _fitting(page: bytes, kind: int, pointers: list[int]) -> set[int]:
+    """Those of `pointers` whose node ends where the next one begins, or the page ends."""
+    starts = sorted(set(pointers))
+    return {
+        start
+        for start, end in pairwise([*starts, len(page)])
+        if start + _NODE.size <= end and start + _node_bytes(page, kind, start) == end
+    }
+
+
+def _node_bytes(page: bytes, kind: int, start: int) -> int:
+    low, high, flags, key = _NODE.unpack_from(page, start)
+    data = 0
+    if kind == _LEAF:
+        data = _PAGE_NUMBER.size if flags & _LONG_VALUE else low | high << 16
+    size: int = _NODE.size + key + data
+    return size + size % 2

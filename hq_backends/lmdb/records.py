@@ -70,30 +70,33 @@ def put_at(
 
 def read(
     txn: "Transaction[memoryview]", offset: int, skip: int, max_records: int, max_bytes: int
-) -> tuple[list[bytes], int]:
+) -> tuple[list[bytes], int, bool]:
     """Records from the one `skip` after that at `offset` on, and the offset after them.
 
     At most `max_records` (>= 1) and `max_bytes` of payload. Raises `CorruptedData` if the first of
     them is not there, does not begin where the one before it ends, or is too long to be one; a
-    record before such a one is returned first.
+    record before such a one is returned first. And whether the last one ends where the next record
+    begins: if not, either may be wrong.
     """
     cursor = txn.cursor()
     items = cursor.iternext() if cursor.set_range(_key(offset)) else iter(())
     for key, value in islice(items, skip):
         offset = _end(key, value)
     records: list[bytes] = []
-    for key, value in islice(items, max_records):
+    meets = True
+    for key, value in items:
         size = len(value)  # looked at before anything is copied
-        if int.from_bytes(key, "big") != offset or size > MAX_MESSAGE_BYTES:
+        meets = int.from_bytes(key, "big") == offset
+        if not meets or size > MAX_MESSAGE_BYTES:
             break
-        if size > max_bytes:
-            return records, offset
+        if size > max_bytes or len(records) == max_records:
+            return records, offset, True
         max_bytes -= size
         offset += KEY_BYTES + size
         records.append(bytes(value))
     if not records:
         raise CorruptedData(f"the record at offset {offset} is missing, or not what was there")
-    return records, offset
+    return records, offset, meets
 
 
 def delete_first(txn: "Transaction[memoryview]", count: int) -> int:

@@ -1,8 +1,5 @@
-"""What an earlier owner left: is it ours, and is it whole."""
+"""What an earlier owner left: is it whole."""
 
-import os
-import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -13,14 +10,16 @@ from lmdb.verify import VerifyError, verify
 
 from hq_backends.lmdb.datafile import DataFile
 from hq_backends.lmdb.records import Span, span
-from hq_core.errors import BackendError, CorruptedData
+from hq_core.errors import CorruptedData
 
-__all__ = ["Survey", "leftover_bytes", "problem", "survey"]
+__all__ = ["Survey", "problem", "survey"]
 
 _META: Final = Struct("=40xIH")
 """The beginning of a meta page up to the size of a page and the flags of the free list."""
 _INTEGER_KEYS: Final = 0x08
 """LMDB's ``MDB_INTEGERKEY``."""
+_NO_DIRECTORY: Final = 0x4000
+"""LMDB's ``MDB_NOSUBDIR``: it keeps there how it was opened when the file was new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +32,6 @@ class Survey:
     """Why the file cannot be read; empty if it can."""
 
 
-def leftover_bytes(file: DataFile) -> int:
-    """Size of `file`, 0 if there is none; a replacement that was cut short is done.
-
-    Raises `BackendError` on a link, or a thing of another kind or of somebody else's, in the place
-    of it or of its directory.
-    """
-    _check(file.directory, file.shown, stat.S_ISDIR, "directory")
-    file.finish()
-    return _check(file.path, file.shown / file.path.name, stat.S_ISREG, "regular file")
-
-
 def survey(file: DataFile) -> Survey:
     """Look at the environment in `file`, without changing it.
 
@@ -52,10 +40,10 @@ def survey(file: DataFile) -> Survey:
     """
     nothing = Span(0, 0, 0)
     try:
-        damage = problem(file.path)
+        damage = problem(Path(file.path))
         if damage:
             return Survey(nothing, damage)
-        with lmdb.open(str(file.directory), readonly=True, lock=False) as env:
+        with lmdb.open(file.path, subdir=False, readonly=True, lock=False) as env:
             if any(env.open_db().flags().values()):
                 return Survey(nothing, "its keys are in an order of their own")
             with env.begin(buffers=True) as txn:
@@ -85,21 +73,5 @@ def _free_list_flags(data: Path) -> set[int]:
     with data.open("rb") as file:
         page_size, flags = _META.unpack_from(file.read(_META.size))
         file.seek(page_size)
-        return {flags, _META.unpack_from(file.read(_META.size))[1]}
-
-
-def _check(path: Path, shown: Path, is_right: Callable[[int], bool], kind: str) -> int:
-    try:
-        info = path.lstat()
-    except FileNotFoundError:
-        return 0
-    if not is_right(info.st_mode) or info.st_uid != os.geteuid():
-        raise BackendError(
-            f"{shown} is not a {kind} of this user: move it away, or use another directory"
-        )
-    if stat.S_ISREG(info.st_mode) and info.st_nlink > 1:
-        raise BackendError(
-            f"{shown} has another name elsewhere, a hard link, and what is done to it "
-            "would be done to that: remove either, or use another directory"
-        )
-    return info.st_size
+        others = _META.unpack_from(file.read(_META.size))[1]
+        return {flags & ~_NO_DIRECTORY, others & ~_NO_DIRECTORY}

@@ -4,7 +4,6 @@ They are read by `pages`, not by LMDB, which ends the process on a damaged page,
 file. Whatever fails before the two change places has changed nothing.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import Final
 
 from hq_backends.lmdb import records as log
 from hq_backends.lmdb.environment import Environment
+from hq_backends.lmdb.kept import note
 from hq_backends.lmdb.pages import Node, Pages
 from hq_core.errors import BackendError
 
@@ -26,34 +26,31 @@ def set_aside(env: Environment, target: Path, most: int | None) -> log.Span:
     """Move the file of `env` to the directory `target`, keeping its oldest whole records.
 
     Those before the first that is damaged, at most `most` of them, at the offsets they have; what
-    they are is returned. Raises `OSError`, `lmdb.Error`, and `QueueFull` if they have no room.
+    they are is returned, and noted beside the file. Raises `OSError`, `lmdb.Error`, `BackendError`,
+    and `QueueFull` if they have no room.
     """
     env.close()
+    env.file.finish()
     new = env.beside()
     try:
-        _copy_whole(env.file.path, most, new)
+        _copy_whole(env.file.fd, most, new)
         kept = new.read(log.span) if new.is_there() else log.Span(0, 0, 0)
+        noted = note(env.file.fd, kept) if kept.records else b""
     except BaseException:
         env.file.finish()
         raise
     finally:
         new.close()
-    env.move_aside(target)
+    env.move_aside(target, noted)
     return kept
 
 
-def _copy_whole(data: Path, most: int | None, new: Environment) -> None:
-    """In memory for 1 MiB, or a record. Of a file with a damaged meta page nothing is copied: what
-    the other one shows may be out of date."""
-    fd = os.open(data, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        with suppress(BackendError):  # pages that are not known, or not there
-            pages = Pages(fd)
-            nodes = () if pages.problem else islice(_whole(pages), most)
-            for batch in _batches(iter(nodes)):
-                _copy(pages, batch, new)
-    finally:
-        os.close(fd)
+def _copy_whole(fd: int, most: int | None, new: Environment) -> None:
+    """In memory for 1 MiB, or a record."""
+    with suppress(BackendError):  # pages that are not known, or not there
+        pages = Pages(fd)
+        for batch in _batches(islice(_whole(pages), most)):
+            _copy(pages, batch, new)
 
 
 def _whole(pages: Pages) -> Iterator[Node]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from hq_backends.lmdb import recovery
+from hq_backends.lmdb import kept, recovery
 from hq_backends.lmdb.pages import Node, Pages
 from hq_core.errors import BackendError
 from hq_core.protocols import SpoolTools
@@ -27,14 +27,14 @@ class LmdbTools(SpoolTools):
     """``<stream>.lmdb/data.mdb``, opened for reading and never by LMDB itself."""
 
     suffix = ".lmdb/data.mdb"
-    companions = ()
+    companions = (kept.SUFFIX,)
 
     @override
     def inspect(self, path: Path) -> Inspection:
         """See `SpoolTools`; walks the tree."""
         head = tail = records = 0
-        with _pages(path) as pages:
-            for node in pages.nodes():
+        with _pages(path) as (pages, count, _):
+            for node in _after(pages.nodes(), count):
                 if isinstance(node, Node):
                     head, tail = head if records else node.key, node.end
                     records += 1
@@ -51,11 +51,11 @@ class LmdbTools(SpoolTools):
     def salvage(self, path: Path) -> Iterator[bytes | Damage]:
         """See `SpoolTools`."""
         told = False
-        with _pages(path) as pages:
+        with _pages(path) as (pages, count, end):
             if pages.problem:
                 told = True
                 yield Damage(0, 0, pages.problem)
-            for found in _fitting(pages.nodes()):
+            for found in _fitting(_after(pages.nodes(), count), end):
                 if isinstance(found, Damage):
                     told = True
                     yield found
@@ -66,10 +66,18 @@ class LmdbTools(SpoolTools):
             yield Damage(0, 0, problem)
 
 
-def _fitting(nodes: Iterator[Node | Damage]) -> Iterator[Node | Damage]:
-    """The nodes that prove right, by the two that follow each."""
+def _after(nodes: Iterator[Node | Damage], count: int) -> Iterator[Node | Damage]:
+    """Without the first `count` records: the log has gone on with them, they are not set aside."""
+    for node in nodes:
+        if count and isinstance(node, Node):
+            count -= 1
+        else:
+            yield node
+
+
+def _fitting(nodes: Iterator[Node | Damage], end: int | None) -> Iterator[Node | Damage]:
+    """The nodes that prove right, by the two that follow each; `end`: of the last one before."""
     ahead: list[Node | Damage] = []
-    end: int | None = None  # of the last one that was right
     while True:
         while len(ahead) < 3 and (node := next(nodes, None)) is not None:
             ahead.append(node)
@@ -109,10 +117,11 @@ def _is_wrong(node: Node, following: list[Node | Damage]) -> bool:
 
 
 @contextmanager
-def _pages(path: Path) -> Iterator[Pages]:
+def _pages(path: Path) -> Iterator[tuple[Pages, int, int | None]]:
+    """Its pages; how many records were kept when it was moved aside, and where they end."""
     fd = os.open(path, _READ)
     try:
-        yield Pages(fd)
+        yield Pages(fd), *kept.read(path, fd)
     except BackendError as exc:
         raise BackendError(f"{path}: {exc}") from exc
     finally:

@@ -125,16 +125,16 @@ class TestAppend:
         """Else what LMDB wrote of it on a disk that got full would be taken for its file."""
 
         def half_open(path: str, **options: object) -> None:
-            Path(path, "data.mdb").write_bytes(bytes(100))
+            Path(path).write_bytes(bytes(100))
             raise lmdb.DiskError("on purpose", 28)
 
-        def fail(path: Path, size: int) -> None:
+        def fail(fd: int, size: int) -> None:
             raise OSError(28, "No space left on device")
 
         backend = spool.open()
         with monkeypatch.context() as patch:
             patch.setattr(lmdb, "open", half_open)
-            patch.setattr(os, "truncate", fail)
+            patch.setattr(os, "ftruncate", fail)
             with pytest.raises(lmdb.DiskError):
                 backend.append([b"ghost"])
         backend.append([b"x"])
@@ -161,7 +161,9 @@ class TestRead:
         walked: list[int] = []
         real = log.read
 
-        def reading(txn: Any, offset: int, skip: int, *limits: int) -> tuple[list[bytes], int]:
+        def reading(
+            txn: Any, offset: int, skip: int, *limits: int
+        ) -> tuple[list[bytes], int, bool]:
             walked.append(skip)
             return real(txn, offset, skip, *limits)
 

@@ -9,7 +9,7 @@ import lmdb
 import pytest
 
 from hq_backends.lmdb import LmdbBackend
-from hq_backends.lmdb.datafile import DataFile
+from hq_backends.lmdb.tools import LmdbTools
 from hq_core.errors import CorruptedData
 from hq_core.testing.forking import killed_after
 from hq_core.testing.interrupting import interrupted
@@ -17,6 +17,7 @@ from hq_core.testing.spool import ANY_SIZE, file_size_limit, numbered, read_all
 from tests.hq_backends.lmdb.conftest import Spool, files
 
 RECORDS = numbered(10)
+FIELDS = ["length", "length by much", "flags", "length of key", "key", "key by much", "pointer"]
 MIB = 1024 * 1024
 
 
@@ -149,16 +150,46 @@ class TestOpening:
         assert read_all(backend) == records[:count]
         assert backend.recovered.quarantine == spool.directory / "s.lmdb.quarantine-1"
 
-    def test_without_room_for_them_it_fails_and_touches_nothing(self, spool: Spool) -> None:
+    @pytest.mark.parametrize("number", [0, 1, 500, 998])
+    @pytest.mark.parametrize("field", FIELDS)
+    def test_a_byte_that_is_wrong_costs_its_record_and_what_follows(
+        self, spool: Spool, field: str, number: int
+    ) -> None:
+        """Those before it on the same page stay. Those after it are aside, and only they."""
+        records = numbered(1000)
+        spool.leave(records)
+        flip(spool, field, records[number])
+        backend = spool.open(durable=True)
+        got: list[bytes] = []
+        with suppress(CorruptedData):
+            while found := backend.read(len(got), 10, ANY_SIZE):
+                got += found
+        assert got == read_all(backend)
+        if "key" in field and not number:  # where the log begins nothing else can tell
+            number = len(got)
+        assert got == records[:number]
+        aside = spool.directory / "s.lmdb.quarantine-1" / "data.mdb"
+        salvaged = list(LmdbTools().salvage(aside))
+        left = [one for one in salvaged if isinstance(one, bytes)]
+        assert len(salvaged) > len(left), "the damage is told"
+        assert left == records[1000 - len(left) :]
+        assert 1000 - number - 2 <= len(left) <= 1000 - number
+
+    def test_without_room_for_a_copy_of_them_the_file_is_renamed(self, spool: Spool) -> None:
         records = numbered(40, size=100_000)
         spool.leave(records)
         overwrite_page_with(spool, records[30])
         before = spool.data.read_bytes()
-        with file_size_limit(MIB), pytest.raises(CorruptedData, match="cannot be moved aside"):
-            spool.open()
-        assert spool.names() == ["s.lmdb"]
-        assert files(spool.path) == ["data.mdb"]
-        assert spool.data.read_bytes() == before
+        with file_size_limit(MIB):
+            backend = spool.open()
+            assert (backend.recovered.records, backend.depth()) == (0, 0)
+            assert "no room" in backend.recovered.reason
+            backend.append([b"new"])
+        aside = spool.directory / "s.lmdb.quarantine-1" / "data.mdb"
+        assert aside.read_bytes() == before
+        found = LmdbTools().salvage(aside)
+        assert [record for record in found if isinstance(record, bytes)][:30] == records[:30]
+        assert read_all(backend) == [b"new"]
 
     def test_a_death_between_the_two_renames_loses_nothing(
         self, spool: Spool, monkeypatch: pytest.MonkeyPatch
@@ -167,7 +198,16 @@ class TestOpening:
 
         def work() -> None:
             backend = spool.open()
-            monkeypatch.setattr(DataFile, "finish", lambda self: os.kill(os.getpid(), 9))
+            renamed: list[str] = []
+            real = os.rename
+
+            def rename(source: str, target: str, **directories: int) -> None:
+                if renamed:
+                    os.kill(os.getpid(), 9)
+                renamed.append(source)
+                real(source, target, **directories)
+
+            monkeypatch.setattr(os, "rename", rename)
             meet_damage(backend, 5)
 
         killed_after(work)
@@ -206,6 +246,24 @@ def test_setting_aside_can_be_interrupted_at_any_line(spool: Spool) -> None:
             shutil.rmtree(aside)
         if not came:
             break
+
+
+def flip(spool: Spool, field: str, record: bytes) -> None:
+    """Change a byte of the leaf's node that holds `record`."""
+    data = bytearray(spool.data.read_bytes())
+    node = data.index(record) - 16
+    page = node // 4096 * 4096
+    at = {
+        "length": node,
+        "length by much": node + 2,
+        "flags": node + 4,
+        "length of key": node + 6,
+        "key": node + 15,
+        "key by much": node + 8,
+        "pointer": data.index((node - page).to_bytes(2, "little"), page + 16),
+    }[field]
+    data[at] ^= 4
+    spool.data.write_bytes(data)
 
 
 def overwrite_page_with(spool: Spool, record: bytes) -> None:

@@ -1,5 +1,6 @@
 """How the environment grows, what happens when it cannot, and how it gives space back."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -186,14 +187,14 @@ class TestGivingBack:
         monkeypatch.setattr(backend_module, "_COMPACT_FROM", 4 * MIB)
         backend = spool.open()
         backend.append([b"%04d" % number + bytes(50_000) for number in range(200)])
-        tried: list[Path] = []
+        tried: list[str] = []
 
-        def fail(self: Path, target: Path) -> Path:
-            tried.append(self)
+        def fail(source: str, target: str, **directories: int) -> None:
+            tried.append(source)
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "rename", fail)
+            patch.setattr(os, "rename", fail)
             take(backend, 170)
         assert len(tried) == 1, "it does not try again soon"
         assert files(spool.path) == ["data.mdb"]
