@@ -86,6 +86,9 @@ class Stream:
     on_lost: Callable[[HybridQueueError], None] = _ignore
     """Call it once, from any thread, with a `StreamLostError`, when another owner has the stream.
     Returns at once."""
+    tell: Callable[[str], None] = _ignore
+    """Call it once, from any thread, with what an operator should know; it is logged as a warning,
+    when no lock is held. Returns at once."""
 
     def quarantine_path(self, suffix: str) -> Path:
         """A name that nothing has yet for what is moved aside: a file or a directory.

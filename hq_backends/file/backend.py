@@ -5,6 +5,7 @@ What is written is written in this order, so that a crash between any two calls 
 - The data, then (``fsync="always"``) its flush, then the caller hears that it is stored.
 - Drained: the data is truncated, then the position is reset, and only then is more appended.
 - Consumed: the position is written (and flushed, unless ``fsync="never"``), then a hole punched.
+- Closed for good: both files are truncated, then removed.
 
 An exception between any two calls is harmless too: what the log is changes in one assignment, see
 `hq_backends.file.log`.
@@ -17,16 +18,16 @@ from typing import ClassVar, Final, get_args
 from typing_extensions import override
 
 from hq_backends.file.damage import Damages
-from hq_backends.file.files import DataFile, Sidecar
+from hq_backends.file.files import DataFile, Sidecar, next_hole
 from hq_backends.file.log import Log
 from hq_backends.file.notes import Notes
-from hq_backends.file.opening import take_over
+from hq_backends.file.opening import look
 from hq_backends.file.reader import Reader
 from hq_backends.file.space import Space
 from hq_backends.file.tools import FileTools
 from hq_backends.file.writer import Fsync, Writer
 from hq_core.capabilities import Capability
-from hq_core.errors import CorruptedData
+from hq_core.errors import BackendError, CorruptedData
 from hq_core.protocols import API_VERSION, OverflowBackend, Stream
 from hq_core.stats import RecoveryReport
 
@@ -85,8 +86,8 @@ class FileBackend(OverflowBackend):
         self._reader = reader = Reader(data, read_ahead)
         self._log = log = Log(reader)
         self._notes = notes = Notes(log, data, self._sidecar, flushing=flushing)
-        self._space = space = Space(log, data, notes, reader, flushing=flushing)
-        self._damages = Damages(stream, log, data, notes, reader)
+        self._space = space = Space(log, data, notes, reader, stream.tell, flushing=flushing)
+        self._damages = Damages(stream, log, data, self._sidecar, notes, reader, space)
         self._writer = Writer(
             log,
             data,
@@ -112,6 +113,8 @@ class FileBackend(OverflowBackend):
     def append(self, records: Sequence[bytes]) -> None:
         """Write `records` at the end: one `pwritev` for up to 256 of them, undone if it fails."""
         self._writer.append(records)
+        if self._log.astray:
+            self._regain()
 
     @override
     def read(self, skip: int, max_records: int, max_bytes: int) -> list[bytes]:
@@ -133,6 +136,9 @@ class FileBackend(OverflowBackend):
             self._damages.set_aside(min(skip, len(ends)), damage)
         header, end = form.header_bytes, start
         found = [end := end + header + len(record) for record in records]
+        if not all(records) and not form.seed:
+            self._drop_lost(skip, start, records, found)
+            end = found[-1]
         if skip + len(records) == count and end != tail and log.after_voids(end) != tail:
             self._damages.miscounted(skip)
         if skip < len(ends):
@@ -159,19 +165,24 @@ class FileBackend(OverflowBackend):
             return
         self._notes.move(extent)
         log.drop_done()
+        if log.astray:
+            self._regain()
         self._space.give_back()
 
     @override
     def sync(self) -> None:
-        """Flush the data, and where it begins, to the disk."""
+        """Flush the data, and where it begins, to the disk. Raises `BackendError` if others have
+        done something to the file, and what is stored cannot be kept."""
         if self._data.fd >= 0:
             if self._log.untidy:
                 self._writer.undo()
             self._data.flush()
             self._log.committed = self._log.extent[1]
             self._notes.place()
-            if self._fsync == "never":
-                self._sidecar.flush()
+            if self._log.astray:
+                self._space.regain()
+                self._data.flush()
+            self._sidecar.flush()
 
     @override
     def depth(self) -> int:
@@ -196,35 +207,79 @@ class FileBackend(OverflowBackend):
             self._writer.flusher.stop()
         try:
             if delete or not self._log.extent[2]:
-                self._data.delete()
-                self._sidecar.delete()
+                self._data.empty()
+                self._sidecar.empty()
                 self._space.clean()
+                self._sidecar.remove()
+                self._data.remove()
             elif self._data.fd >= 0:  # else it was closed by a call that was interrupted
                 if self._log.untidy:
                     self._writer.undo()
-                if self._fsync == "never":
-                    self._notes.place()
-                else:
+                if self._fsync != "never":
                     self.sync()
+                else:
+                    self._notes.place()
+                    if self._log.astray:
+                        self._space.regain()
         finally:
             self._close_files()
 
     # ---- opening and closing -----------------------------------------------------------------
 
     def _recover(self, stream: Stream) -> RecoveryReport:
+        self._space.finish()
+        found = look(stream, self._data, self._sidecar)
         self._space.clean()
-        found = take_over(stream, self._data, self._sidecar, self._notes.boot)
-        if isinstance(found, RecoveryReport):
-            return found
-        log = self._log
+        if found is None:
+            return self._begin(0)
+        if not found.holds_something:
+            return self._begin(found.torn)
+        if stream.leftover == "quarantine":
+            return self._damages.all_at_opening(found.size, "leftover='quarantine'")
+        if found.damage and not found.records:
+            return self._damages.all_at_opening(found.size, found.damage[0].reason)
+        log, noted = self._log, found.noted
         log.form = found.form
-        log.committed = found.committed
+        log.committed = min(noted.committed, found.end) if noted else 0
         log.uncounted_to = found.voids_to
-        log.extent = (found.head, found.tail, found.report.records, found.voids)
+        log.holes_to = 0 if found.unwalked else found.end
+        log.extent = (found.head, found.end, found.records, found.voids)
         log.misplaced = True
-        with suppress(OSError):  # a full disk, say: then before the next append
-            self._notes.place()
-        return found.report
+        return self._damages.at_opening(found)
+
+    def _begin(self, torn: int) -> RecoveryReport:
+        """Without what there is: nothing of use."""
+        self._sidecar.remove()
+        self._data.empty()
+        self._data.remove()
+        return RecoveryReport(torn_bytes=torn)
+
+    def _regain(self) -> None:
+        """Make good what others have done to the file, if that can be; else `sync` tells of it."""
+        with suppress(OSError, BackendError):
+            self._space.regain()
+
+    def _drop_lost(self, skip: int, start: int, records: list[bytes], ends: list[int]) -> None:
+        """Drop from `records`, which begin at `start`, those that are empty for want of data: the
+        file has a hole there, as behind a place where somebody has cut it, and so do those after.
+
+        Raises `CorruptedData` if the first is such.
+        """
+        fd, holes_to = self._data.fd, self._log.holes_to
+        if next_hole(fd, max(start, holes_to)) >= ends[-1]:
+            return
+        first = number = 0  # of the empty ones that follow one another
+        for number, (record, end) in enumerate(zip(records, ends, strict=True)):
+            if record:
+                first = number + 1
+            elif end > holes_to and next_hole(fd, end - self._log.form.header_bytes) < end:
+                break
+        else:
+            return
+        if not first:
+            reason = f"a hole at byte {start}, where a record was"
+            self._damages.set_aside(skip, CorruptedData(reason))
+        del records[first:], ends[first:]
 
     def _close_files(self) -> None:
         self._data.close()

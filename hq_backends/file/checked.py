@@ -7,8 +7,8 @@ Grammar, all numbers 4 bytes and big-endian::
     record   = length crc(length payload, from seed on) payload
     void     = length crc(length, from seed with all bits flipped) payload
 
-A void is a damaged record that was set aside, and that its reader could not cut away since records
-before it were not done. It is no record any more: whoever opens the file goes on behind it.
+A void is damage that was set aside, and that its reader could not cut away since records before it
+were not done. It is no record any more: whoever opens the file goes on behind it.
 
 The seed is drawn anew for each file, and each time a drained file is begun again, so a block of an
 earlier one is not taken for a record. Read by the specified format, the preamble claims a first
@@ -26,7 +26,7 @@ from hq_backends.file.format import Decoded, Format, checked_length
 from hq_core.errors import CorruptedData
 from hq_core.protocols import MAX_MESSAGE_BYTES
 
-__all__ = ["PREAMBLE_BYTES", "VOID_AT", "Checked", "checked_of"]
+__all__ = ["PREAMBLE_BYTES", "Checked", "checked_of"]
 
 _MAGIC: Final = b"HQCRC32\x01"
 _SEED: Final = Struct(">8sI")
@@ -34,8 +34,6 @@ _CRC: Final = Struct(">I")
 _HEADER: Final = Struct(">II")
 _LENGTH: Final = Struct(">I")
 PREAMBLE_BYTES: Final = _SEED.size + _CRC.size
-VOID_AT: Final = _LENGTH.size
-"""The length stays, as it leads to the next record."""
 
 
 class Checked(Format):
@@ -107,11 +105,24 @@ class Checked(Format):
     @override
     def is_void(self, header: bytes) -> bool:
         """See `Format`."""
-        return header[_LENGTH.size :] == self.void(header)
+        return header == self._void(int.from_bytes(header[: _LENGTH.size], "big"))
 
-    def void(self, header: bytes) -> bytes:
-        """What to write `VOID_AT` bytes behind the start of a record to make it void."""
-        return _CRC.pack(crc32(header[: _LENGTH.size], self.seed ^ 0xFFFFFFFF))
+    @override
+    def voids(self, size: int) -> list[tuple[int, bytes]]:
+        """See `Format`."""
+        headers = []
+        start = 0
+        while size - start >= _HEADER.size:
+            end = min(size, start + _HEADER.size + MAX_MESSAGE_BYTES)
+            if 0 < size - end < _HEADER.size:  # the next one would have no room
+                end -= _HEADER.size
+            headers.append((start, self._void(end - start - _HEADER.size)))
+            start = end
+        return headers
+
+    def _void(self, length: int) -> bytes:
+        start = _LENGTH.pack(length)
+        return start + _CRC.pack(crc32(start, self.seed ^ 0xFFFFFFFF))
 
 
 def checked_of(start: bytes) -> Checked | None:

@@ -6,6 +6,7 @@ Nothing here knows what the bytes mean.
 import errno
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,10 +14,19 @@ from typing import Final
 
 from typing_extensions import override
 
-from hq_backends.file.position import SIDECAR_BYTES, SLOT_SPACING, Position, encode, newest
+from hq_backends.file.position import SIDECAR_BYTES, SLOT_SPACING, Position, encode, whole
 from hq_core.errors import BackendError
 
-__all__ = ["DataFile", "OpenFile", "Sidecar", "read_at", "slots"]
+__all__ = [
+    "DataFile",
+    "OpenFile",
+    "Sidecar",
+    "identity",
+    "next_data",
+    "next_hole",
+    "read_at",
+    "slots",
+]
 
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _BUFFERS_A_CALL: Final = 512
@@ -36,10 +46,6 @@ class OpenFile:
         """Bytes in it."""
         return os.fstat(self.fd).st_size
 
-    def inode(self) -> int:
-        """What tells it from a file of the same name."""
-        return os.fstat(self.fd).st_ino
-
     def close(self) -> None:
         """Let go of it. Idempotent."""
         fd, self.fd = self.fd, -1
@@ -48,12 +54,18 @@ class OpenFile:
 
 
 class _File(OpenFile):
-    """A regular file of this user's in the stream's directory, not opened until asked for."""
+    """A regular file of this user's in the stream's directory, not opened until asked for.
+
+    Others may rename, remove or replace it. So what its name is given to is looked at before that
+    is cut, removed or renamed: what is not ours is left alone.
+    """
 
     def __init__(self, path: Path, dir_fd: int) -> None:
         super().__init__(path)
         self.dir_fd: Final = dir_fd
-        self._is_there = False  # or may be, if an interrupt came while it was made
+        self.identity: tuple[int, int] | None = None
+        """Device and inode, once they are known."""
+        self._in_making = False  # there may be one, if an interrupt came while it was made
 
     def open(self) -> bool:
         """Open what is there; False: nothing is. Raises `BackendError` if it cannot be ours."""
@@ -73,43 +85,70 @@ class _File(OpenFile):
                 f"{self.path} has another name elsewhere, a hard link, and what is done to it "
                 "would be done to that: remove either, or use another directory"
             )
-        self._is_there = True
+        self.identity = identity(info)
         return True
 
     def create(self) -> None:
         """Make it; there must be none, but for one whose making was interrupted."""
-        if self._is_there:
-            self._unlink()
-        self._is_there = True
+        if self._in_making and self._adopt():
+            return
+        self._in_making = True
         try:
-            self.fd = os.open(
-                self.path.name, _FILE | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self.dir_fd
-            )
+            fd = os.open(self.path.name, _FILE | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self.dir_fd)
         except OSError:
-            self._is_there = False
+            self._in_making = False
             raise
+        self.fd, self.identity, self._in_making = fd, identity(os.fstat(fd)), False
 
-    def delete(self) -> None:
-        """Remove it, if it was opened or made."""
+    def named(self) -> tuple[int, int] | None:
+        """Device and inode of what has its name; None if nothing has."""
         try:
-            if self.fd >= 0:
-                os.ftruncate(self.fd, 0)  # a forked child may keep the file in being
-        finally:
-            self.close()
-            if self._is_there:
-                self._unlink()
-            self._is_there = False
+            return identity(os.stat(self.path.name, dir_fd=self.dir_fd, follow_symlinks=False))
+        except FileNotFoundError:
+            return None
 
-    def rename(self, path: Path) -> None:
-        """Give it the name of `path`, a path in the same directory, and let go of it."""
-        if self._is_there:
-            os.rename(self.path.name, path.name, src_dir_fd=self.dir_fd, dst_dir_fd=self.dir_fd)
-        self._is_there = False
+    def has_name(self, fd: int) -> bool:
+        """Whether the file `fd` has this one's name."""
+        return self.named() == identity(os.fstat(fd))
+
+    def is_ours(self) -> bool:
+        """Whether the file is there, or was until its closing was interrupted, and has its name."""
+        if self._in_making:
+            self._adopt()
+        return self.identity is not None and self.named() == self.identity
+
+    def empty(self) -> None:
+        """Leave nothing in it, if it is ours: a forked child may keep it in being."""
+        if self.is_ours() and self.fd >= 0:
+            os.ftruncate(self.fd, 0)
+
+    def remove(self) -> None:
+        """Remove it, if it is ours, and let go of it."""
+        if self.is_ours():
+            os.unlink(self.path.name, dir_fd=self.dir_fd)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Have no file, whatever becomes of the one there was."""
+        self.identity = None
         self.close()
 
-    def _unlink(self) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(self.path.name, dir_fd=self.dir_fd)
+    def rename(self, path: Path) -> bool:
+        """Give it the name of `path`, in the same directory, if it is ours; whether it was."""
+        is_ours = self.is_ours()
+        if is_ours:
+            os.rename(self.path.name, path.name, src_dir_fd=self.dir_fd, dst_dir_fd=self.dir_fd)
+        return is_ours
+
+    def _adopt(self) -> bool:
+        """Open the empty file that an interrupt left in the making; whether there is one."""
+        with suppress(BackendError):
+            if self.open() and not self.size():
+                self._in_making = False
+                return True
+        self.identity, self._in_making = None, False
+        self.close()
+        return False
 
     def _not_ours(self) -> BackendError:
         return BackendError(
@@ -127,11 +166,22 @@ class DataFile(_File):
         """Why flushing failed, once it has."""
         self.named_on_disk = False
         """Whether the directory was flushed since the file has its name."""
+        self.in_place: Final = threading.Lock()
+        """Held by whoever flushes the file: it is not replaced meanwhile."""
 
-    def has_name(self, fd: int) -> bool:
-        """Whether the file `fd` has this one's name."""
-        named = os.stat(self.path.name, dir_fd=self.dir_fd, follow_symlinks=False)
-        return os.path.samestat(named, os.fstat(fd))
+    def inode(self) -> int:
+        """The number of the file."""
+        assert self.identity
+        return self.identity[1]
+
+    def astray(self, end: int) -> str:
+        """What somebody else has done to the file, which should go on to `end`; mostly nothing."""
+        if os.fstat(self.fd).st_size < end:
+            return "was cut short"
+        named = self.named()
+        if named == self.identity:
+            return ""
+        return "was removed, or moved away" if named is None else "is another file by now"
 
     def write(self, buffers: Sequence[bytes], at: int) -> int:
         """Write all of `buffers` from offset `at` on; how many bytes they were."""
@@ -195,16 +245,16 @@ class Sidecar(_File):
             super().create()
             os.posix_fallocate(self.fd, 0, SIDECAR_BYTES)
         except BaseException:
-            self.delete()
+            if self.fd >= 0:
+                self.remove()
             raise
 
-    def read(self) -> Position | None:
-        """The last position written; None if none can be read."""
-        found = newest(slots(self.fd))
-        if found is None:
-            return None
-        self._sequence, position = found
-        return position
+    def read(self) -> list[Position]:
+        """The two last positions written, the newer one first; fewer if they cannot be read."""
+        found = whole(slots(self.fd))
+        if found:
+            self._sequence = found[0][0]
+        return [position for _, position in found]
 
     def write(self, position: Position) -> None:
         """Write `position` over the older of the two slots."""
@@ -217,6 +267,11 @@ class Sidecar(_File):
     def flush(self) -> None:
         """Make the position survive power loss."""
         os.fdatasync(self.fd)
+
+
+def identity(info: os.stat_result) -> tuple[int, int]:
+    """What tells a file from all others that there are."""
+    return info.st_dev, info.st_ino
 
 
 def slots(fd: int) -> list[bytes]:
@@ -236,3 +291,23 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
             break
         data += more
     return data
+
+
+def next_data(fd: int, start: int, end: int) -> int:
+    """Where a hole at `start` ends, at most `end`; `start` itself if there is none."""
+    try:
+        return min(os.lseek(fd, start, os.SEEK_DATA), end)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:  # nothing but a hole from there on
+            return end
+        raise
+
+
+def next_hole(fd: int, start: int) -> int:
+    """Where the first hole from `start` on begins; the end of the file counts as one."""
+    try:
+        return os.lseek(fd, start, os.SEEK_HOLE)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:
+            return start
+        raise

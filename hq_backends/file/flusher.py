@@ -5,6 +5,7 @@ interrupt that comes while they are set.
 """
 
 import threading
+import time
 from collections.abc import Callable
 
 __all__ = ["Flusher"]
@@ -22,32 +23,41 @@ class Flusher:
         self._clean = _taken()
         self._running = _taken()
         self._thread: threading.Thread | None = None
+        self._due = 0.0  # when to flush next, if there is no thread
 
     def start(self) -> None:
-        """Start the thread. Raises `RuntimeError` if there can be no more threads.
-
-        At opening, so that no append fails for want of a thread.
-        """
+        """Start the thread; if there can be no more of them, whoever writes flushes."""
         thread = threading.Thread(target=self._run, name="hq-flush", daemon=True)
         try:
             thread.start()
-            self._thread = thread
+        except RuntimeError:
+            return
         except BaseException:
             self.stop()
             raise
+        self._thread = thread
 
     def dirty(self) -> None:
         """Something was written."""
-        if self._clean.locked():
+        if self._thread is None:
+            self._flush_if_due()
+        elif self._clean.locked():
             self._clean.release()
 
     def stop(self) -> None:
         """End the thread; what is dirty stays so. May be called again."""
         if self._running.locked():
             self._running.release()
-        self.dirty()
+        if self._clean.locked():
+            self._clean.release()
         if self._thread is not None:
             self._thread.join()
+
+    def _flush_if_due(self) -> None:
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + self._interval
+            self._flush()
 
     def _run(self) -> None:
         while True:
@@ -56,7 +66,10 @@ class Flusher:
             self._clean.acquire(blocking=False)  # what was written meanwhile is flushed now
             if stopped or self._running.acquire(blocking=False):  # `stop` may have come just then
                 return
-            self._flush()
+            try:
+                self._flush()
+            except Exception:  # no memory, say: what is dirty stays so
+                self.dirty()
 
 
 def _taken() -> threading.Lock:

@@ -10,7 +10,7 @@ Grammar::
 Torn and damaged are told apart by one rule, here and nowhere else: a record that ends beyond the
 last byte is torn, since appends are cut short only at the end; a length above the limit was never
 written by anybody, so it and all behind it is damaged, for there is no way to find the next
-record but to guess.
+record but to guess. (With checksums there is, see `hq_backends.file.proving`.)
 """
 
 from collections.abc import Sequence
@@ -67,10 +67,13 @@ class Format(Protocol):
         """Raise `CorruptedData` if the two are seen not to belong together."""
 
     def is_void(self, header: bytes) -> bool:
-        """Whether the record that starts with `header` was made void, see `Checked.void`.
+        """Whether the record that starts with `header` was made void, see `voids`.
 
         One in 2**32 whole records looks like that as well: ask `verify` too.
         """
+
+    def voids(self, size: int) -> list[tuple[int, bytes]]:
+        """What to write, and where, to make `size` bytes void, which are as long as a header."""
 
 
 class Plain(Format):
@@ -127,6 +130,11 @@ class Plain(Format):
     def is_void(self, header: bytes) -> bool:
         """None is: where a damaged record ends cannot be seen."""
         return False
+
+    @override
+    def voids(self, size: int) -> list[tuple[int, bytes]]:
+        """Nothing: see `is_void`."""
+        return []
 
 
 def checked_length(length: int) -> int:

@@ -8,12 +8,13 @@ Offsets, each on a record's first byte::
 whichever thread looks. `ends` is only a cache of what the file says. After an interrupted trim it
 may still begin with records that are done: those that do not end after the head.
 
-A *void* is a damaged record that was moved aside while records before it are not done. It stays
-where it is, marked, and is counted neither as a record nor in bytes.
+A *void* is damage that was moved aside while records before it are not done. It stays where it is,
+marked, and is counted neither as a record nor in bytes.
 """
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from hq_backends.file.format import Format, Plain
@@ -46,12 +47,14 @@ class Log:
         """The data up to here is on the disk."""
         self.generation = 0
         """Changes whenever offsets come to mean something else."""
-        self.inode = 0
-        """Number of the data file; 0 until somebody asks."""
         self.untidy = False
         """Bytes of a failed append may lie after the tail."""
         self.misplaced = False
         """The sidecar is not about the data as it is now."""
+        self.holes_to = 0
+        """There may be holes up to here, as in a copy, that hold empty records all the same."""
+        self.astray = ""
+        """What somebody else has done to the file, once that was seen."""
 
     def find(self, number: int) -> int:
         """Offset of record `number`, at most the number of records; walks headers if it must.
@@ -94,6 +97,11 @@ class Log:
         while ends and ends[0] <= head:
             ends.popleft()
 
+    def holding(self, number: int, offset: int) -> Extent:
+        """What `extent` is with the first `number` records alone, of which the last ends there."""
+        head = min(self.extent[0], offset)
+        return head, offset, number, self.voids_between(head, offset)
+
     def voids_between(self, start: int, end: int) -> int:
         """Bytes of the voids between two offsets, of those that were passed."""
         return sum(size for at, size in self.gaps.items() if start <= at < end)
@@ -103,18 +111,26 @@ class Log:
         while len(self.ends) > number:
             self.ends.pop()
 
-    def make_void(self, number: int, end: int) -> None:
-        """Record `number`, which ends at `end`, is not one any more."""
-        offset = self.find(number)
-        self.forget(number)
-        head, tail, records, voids = self.extent
-        if not number:
-            self.extent = (end, tail, records - 1, voids)
-            return
-        self.uncounted_to = max(self.uncounted_to, end)
-        size = end - offset
-        extent = (head, tail, records - 1, voids + size)
-        self.gaps[offset], self.ends[number - 1], self.extent = size, end, extent
+    def shrink(self, extent: Extent, voids: Sequence[tuple[int, int]] = ()) -> None:
+        """The log is less than it was: `extent`; between these offsets there are new voids.
+
+        The only way to move the tail back. What is in the file behind it is no record.
+        """
+        gaps = {**self.gaps, **{start: end - start for start, end in voids}}
+        with self.guard:
+            self.untidy = self.misplaced = True
+            self.generation += 1
+            self.committed = min(self.committed, extent[1])
+            self.uncounted_to = max([self.uncounted_to, *(end for _, end in voids)])
+            self.gaps, self.extent = gaps, extent
+        while self.ends and self.ends[-1] > extent[1]:
+            self.ends.pop()
+
+    def clear(self) -> None:
+        """There are no records, and there will be another file, or this one begun anew."""
+        self.forget()
+        self.shrink((0, 0, 0, 0))
+        self.gaps, self.uncounted_to, self.holes_to = {}, 0, 0
 
     def begin(self, form: Format, start: int) -> None:
         """The file is empty but for a preamble that ends at `start`."""

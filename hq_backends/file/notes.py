@@ -1,7 +1,7 @@
 """Writing the position: when, and in which order with what it is about.
 
-A position may be written before it is true only if the file itself contradicts it until then: a
-tail beyond the end of the file is not believed.
+A position may be written before it is true: until then its checksums, or the count of its records,
+say otherwise.
 """
 
 from contextlib import suppress
@@ -11,6 +11,7 @@ from hq_backends.file import recovery
 from hq_backends.file.files import DataFile, Sidecar
 from hq_backends.file.log import Extent, Log
 from hq_backends.file.position import Position
+from hq_backends.file.proof import proof
 
 __all__ = ["Notes"]
 
@@ -29,27 +30,25 @@ class Notes:
         self._data = data
         self._sidecar = sidecar
         self._flushing = flushing
-        self.boot: Final = recovery.boot_id()
-        """Which run of the operating system this is."""
+        self._boot: Final = recovery.boot_id()
         self._tail = 0  # of the position written last
         self._appended = 0  # records since then
 
     def write(self) -> None:
         """Write where the log is."""
         with self._log.guard:
-            self._write(self._log.extent, self._log.committed)
+            self._write(self._log.extent)
 
     def announce(self, extent: Extent) -> None:
-        """Write where the log is about to be, once all of that is on the disk, and flush it."""
+        """Write where the log is about to be: with empty records, which only that proves."""
         with self._log.guard:
-            self._write(extent, extent[1])
-        self._sidecar.flush()
+            self._write(extent)
 
     def move(self, extent: Extent) -> None:
         """Write that the log is `extent`, and make it so; on an exception it is what it was."""
         try:
             with self._log.guard:
-                self._write(extent, self._log.committed)
+                self._write(extent)
                 self._log.extent = extent
         except BaseException:
             with suppress(OSError):  # an interrupt may have come when it was written
@@ -61,6 +60,12 @@ class Notes:
         self.write()
         self.flush()
         self._log.misplaced = False
+
+    def place_anew(self) -> None:
+        """`place`, with another sidecar if somebody else has done something to this one."""
+        if not self._sidecar.is_ours():
+            self._sidecar.let_go()
+        self.place()
 
     def flush(self) -> None:
         """Make what was written survive power loss, if that is wanted."""
@@ -74,16 +79,21 @@ class Notes:
             with suppress(OSError):  # recovery would have more to walk, that is all
                 self.write()
 
-    def _write(self, extent: Extent, committed: int) -> None:
-        log = self._log
-        if self._sidecar.fd < 0:
-            self._sidecar.create()
-        if not log.inode:
-            log.inode = self._data.inode()
+    def position(self, extent: Extent) -> Position:
+        """What to write of the log when it is `extent`."""
+        log, data = self._log, self._data
         head, tail, records, _ = extent
-        self._tail, self._appended = tail, 0
         if log.uncounted_to > head:
             tail, records = head, 0
-        self._sidecar.write(
-            Position(self.boot, log.inode, log.form.seed, head, tail, records, min(committed, tail))
+        seen = proof(data.fd, len(log.form.preamble), head, tail)
+        committed = min(log.committed, tail)
+        return Position(
+            self._boot, data.inode(), log.form.seed, head, tail, records, committed, *seen
         )
+
+    def _write(self, extent: Extent) -> None:
+        if self._sidecar.fd < 0:
+            self._sidecar.create()
+        self._tail, self._appended = extent[1], 0
+        self._sidecar.write(self.position(extent))
+        self._log.astray = self._data.astray(self._log.extent[1])

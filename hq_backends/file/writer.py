@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, Literal
 
+from hq_backends.file.aside import OUT_OF_SPACE
 from hq_backends.file.checked import Checked
 from hq_backends.file.files import DataFile, Sidecar
 from hq_backends.file.flusher import Flusher
 from hq_backends.file.format import Format, Plain
 from hq_backends.file.log import Extent, Log
 from hq_backends.file.notes import Notes
-from hq_backends.file.opening import OUT_OF_SPACE
 from hq_backends.file.reader import Reader
 from hq_backends.file.space import Space
 from hq_core.errors import QueueFull
@@ -50,7 +50,6 @@ class Writer:
         self._space = space
         self._fsync = fsync
         self._checksum = checksum
-        self._empty_to = 0  # offset after the last empty record that a flush has to note
         self.flusher: Final = Flusher(self.flush_soon, interval) if fsync == "interval" else None
 
     def append(self, records: Sequence[bytes]) -> None:
@@ -63,8 +62,10 @@ class Writer:
             log.untidy = True
             end = tail + self._data.write(log.form.encode(records), tail)
             extent = (head, end, count + len(records), voids)
-            if self._fsync != "never":
-                self._before_they_count(records, extent)
+            if self._fsync == "always":
+                self._data.flush()
+            if not all(records) and not log.form.seed:
+                self._announce(extent)
             log.extent = extent
             log.untidy = log.misplaced = False
         except BaseException as exc:
@@ -91,20 +92,14 @@ class Writer:
         Raises `OSError`; then nothing has changed.
         """
         log = self._log
-        before = log.extent, log.gaps, log.uncounted_to
+        before = log.extent, log.gaps, log.uncounted_to, log.holes_to
         self._reader.forget()
-        log.forget()
         self._space.begin()
-        self._empty_to = 0
-        with log.guard:
-            log.generation += 1
-            log.committed = 0
-            log.untidy = log.misplaced = True
-            log.gaps, log.uncounted_to, log.extent = {}, 0, (0, 0, 0, 0)
+        log.clear()
         try:
             self._data.cut(0)
         except OSError:
-            log.extent, log.gaps, log.uncounted_to = before
+            log.extent, log.gaps, log.uncounted_to, log.holes_to = before
             raise
         log.untidy = False
         if self._fsync != "never":
@@ -120,18 +115,17 @@ class Writer:
     def flush_soon(self) -> None:
         """What the flusher does, in its thread."""
         log = self._log
-        with self._space.in_place:
-            empty_to = self._empty_to
+        with self._data.in_place:
+            if self._data.fd < 0:
+                return  # it was set aside meanwhile
             with log.guard:
-                tail, generation, before = log.extent[1], log.generation, log.committed
+                tail, generation = log.extent[1], log.generation
             with suppress(OSError):  # the next append meets it
                 self._data.flush()
                 with log.guard:
                     if generation == log.generation:
                         log.committed = max(tail, log.committed)
-                if empty_to > before:
-                    self._notes.write()
-                    self._notes.flush()
+                self._notes.flush()  # what proves the empty records among them
 
     def _prepare(self) -> None:
         """See that what is about to be written will be found again."""
@@ -141,8 +135,10 @@ class Writer:
         if data.fd < 0:
             if self._sidecar.fd < 0:
                 self._sidecar.create()
-            log.inode, log.misplaced = 0, True
+            log.misplaced = True
             data.create()
+        if log.astray:
+            self._space.regain()
         if log.untidy:
             self.undo()
         if not log.extent[1]:
@@ -160,13 +156,9 @@ class Writer:
         log.begin(form, len(form.preamble))
         log.untidy = False
 
-    def _before_they_count(self, records: Sequence[bytes], extent: Extent) -> None:
-        """Flush `records`, unless the flusher will; `extent` is the log with them."""
-        if self.flusher is not None:
-            if not all(records):
-                self._empty_to = extent[1]
-            return
-        self._data.flush()
-        if not all(records):  # the data alone would look like what a power cut leaves
-            self._log.misplaced = True  # should they not come to count
-            self._notes.announce(extent)
+    def _announce(self, extent: Extent) -> None:
+        """Write that the log is `extent`, with empty records, which are no zeros only by that."""
+        self._log.misplaced = True  # should they not come to count
+        self._notes.announce(extent)
+        if self._fsync == "always":
+            self._notes.flush()

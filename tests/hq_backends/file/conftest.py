@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hq_backends.file import FileBackend
-from hq_backends.file.position import SLOT_SPACING
+from hq_backends.file.position import SLOT_SPACING, Position, whole
 from hq_core.protocols import Stream
 from hq_core.spool.directory import Directory
 
@@ -45,9 +45,14 @@ class Spool:
         start = number * SLOT_SPACING
         return self.sidecar.read_bytes()[start : start + SLOT_SPACING]
 
-    def quarantined(self) -> int:
-        """Bytes in quarantine."""
-        return sum(path.stat().st_size for path in self.directory.glob("*.quarantine-*"))
+    def noted(self) -> Position:
+        """The position that was written last."""
+        return whole([self.slot(0), self.slot(1)])[0][1]
+
+    def quarantined(self) -> bytes:
+        """What is in quarantine, without positions."""
+        paths = sorted(self.directory.glob("*.quarantine-*"))
+        return b"".join(path.read_bytes() for path in paths if path.suffix != ".pos")
 
     def stream(self, **fields: Any) -> Stream:
         return self.held.stream("s", **fields)

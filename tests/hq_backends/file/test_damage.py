@@ -9,14 +9,15 @@ from functools import partial
 import pytest
 
 from hq_backends.file import FileBackend, recovery
-from hq_backends.file.checked import PREAMBLE_BYTES, Checked
+from hq_backends.file.checked import PREAMBLE_BYTES, Checked, checked_of
 from hq_backends.file.log import Log
-from hq_backends.file.position import newest
+from hq_backends.file.position import whole
 from hq_core.errors import CorruptedData
 from hq_core.testing.interrupting import interrupted, interruptions
 from hq_core.testing.spool import ANY_SIZE, numbered, read_all, take
 from tests.hq_backends.file.conftest import Spool
 
+MIB = 1024 * 1024
 RECORDS = numbered(10)
 SIZE = 8 + len(RECORDS[0])
 
@@ -85,7 +86,9 @@ def test_only_the_damaged_record_goes_and_that_outlives_its_finder(
         assert backend.recovered.records == backend.depth() == 9 - trimmed
         assert read_all(backend) == left[trimmed:]
         assert backend.size_bytes() == backend.recovered.size_bytes == backend.cost(left[trimmed:])
-    assert spool.quarantined() == SIZE
+    aside = spool.quarantined()
+    assert len(aside) == PREAMBLE_BYTES + SIZE
+    assert aside[:PREAMBLE_BYTES] == Checked(checked_of(aside).seed).preamble  # type: ignore[union-attr]
 
 
 def read_all_up_to(backend: FileBackend, number: int) -> list[bytes]:
@@ -100,23 +103,41 @@ def test_a_void_is_these_bytes(spool: Spool) -> None:
     form = backend._log.form
     assert isinstance(form, Checked)
     start = PREAMBLE_BYTES + 4 * SIZE
-    header = damaged[start : start + 8]
-    void = form.void(header)
-    assert spool.path.read_bytes() == damaged[: start + 4] + void + damaged[start + 8 :]
-    assert Checked(0x01020304).void(b"\0\0\0\3abcd").hex() == "aee3d55f"
+    ((at, void),) = form.voids(SIZE)
+    assert at == 0
+    assert spool.path.read_bytes() == damaged[:start] + void + damaged[start + 8 :]
+    assert [(at, void.hex()) for at, void in Checked(0x01020304).voids(11)] == [
+        (0, "00000003aee3d55f")
+    ]
+
+
+@pytest.mark.parametrize("size", [8, 9, 10 * MIB + 8, 10 * MIB + 9, 10 * MIB + 16, 25 * MIB])
+def test_voids_fill_a_gap_of_any_length(size: int) -> None:
+    form, end = Checked(1), 0
+    for at, header in form.voids(size):
+        assert at == end
+        assert form.is_void(header)
+        end = at + form.record_bytes(header)
+    assert end == size
+
+
+def test_less_than_a_header_cannot_be_marked() -> None:
+    assert Checked(1).voids(7) == []
 
 
 def test_several_damaged_records_are_told_of_one_by_one(spool: Spool, end: End) -> None:
-    backend = filled(spool, 1, 3, 4, 7)  # 3 cannot be told from what follows
+    backend = filled(spool, 1, 3, 4, 7)  # behind 3 there is none at once
     assert read_all_up_to(backend, 9) == RECORDS[:1]
     assert "it is in" in told(backend, 1)
     assert backend.read(1, 9, ANY_SIZE) == RECORDS[2:3]
-    assert "7 records, are in" in told(backend, 2)
-    assert read_all(backend) == [RECORDS[0], RECORDS[2]]
+    assert "it is in" in told(backend, 2)
+    left = without(1, 3, 4, 7)
+    assert read_all(backend) == left
+    assert backend.size_bytes() == backend.cost(left)
     end(spool, backend)
     backend = spool.open()
     backend.append([b"new"])
-    assert read_all(backend) == [RECORDS[0], RECORDS[2], b"new"]
+    assert read_all(backend) == [*left, b"new"]
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations([2, 4, 6])))
@@ -160,9 +181,8 @@ def test_a_void_at_the_end_is_no_miscount(spool: Spool, end: End) -> None:
 
 def test_a_position_counts_nothing_while_there_is_a_void_and_all_after_it(spool: Spool) -> None:
     def noted() -> tuple[int, int]:
-        found = newest([spool.slot(0), spool.slot(1)])
-        assert found
-        return found[1].records, found[1].tail - found[1].head
+        _, found = whole([spool.slot(0), spool.slot(1)])[0]
+        return found.records, found.tail - found.head
 
     backend = filled(spool, 4)
     read_all_up_to(backend, 4)
@@ -241,20 +261,26 @@ def test_after_a_power_cut_too(spool: Spool, end: End, monkeypatch: pytest.Monke
 def test_records_before_one_whose_length_is_damaged_stay(
     spool: Spool, end: End, number: int, checksum: bool
 ) -> None:
+    """And those behind it, if they prove themselves."""
     backend = spool.open(checksum=checksum)
     backend.append(RECORDS)
     size = backend.cost(RECORDS[:1])
     overlong(spool, spool.path.stat().st_size - (10 - number) * size)
+    damaged = spool.path.read_bytes()
     assert read_all_up_to(backend, 10 if number else 0) == RECORDS[:number]
-    assert f"{10 - number} records, are in" in told(backend, number)
-    assert spool.quarantined() == (10 - number) * size
+    gone = 1 if checksum else 10 - number
+    where = f"{gone} records, are in" if number + gone == 10 else "it is in"
+    assert where in told(backend, number)
+    start = len(damaged) - (10 - number) * size
+    assert damaged[start : start + gone * size] in spool.quarantined()
+    left = RECORDS[:number] + RECORDS[number + gone :]
     for _ in range(2):
-        assert read_all(backend) == RECORDS[:number]
-        assert backend.size_bytes() == backend.cost(RECORDS[:number])
+        assert read_all(backend) == left
+        assert backend.size_bytes() == backend.cost(left)
         end(spool, backend)
         backend = spool.open(checksum=checksum)
     backend.append([b"new"])
-    assert take(backend, number + 1) == [*RECORDS[:number], b"new"]
+    assert take(backend, len(left) + 1) == [*left, b"new"]
 
 
 def test_damage_on_the_way_to_a_record_takes_what_follows_it_too(spool: Spool, end: End) -> None:
@@ -327,7 +353,7 @@ def test_a_copy_that_cannot_be_made_leaves_all_as_it_was(
 def test_wherever_it_is_interrupted_nothing_is_lost_and_nothing_comes_twice(
     spool: Spool, end: End, number: int, kind: str
 ) -> None:
-    rest = without(number) if kind == "payload" else RECORDS[:number]
+    rest = without(number)
     for line in interruptions():
         backend = filled(spool)
         if kind == "payload":

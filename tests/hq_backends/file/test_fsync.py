@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -225,15 +226,39 @@ def test_there_is_a_thread_from_opening_to_closing(spool: Spool) -> None:
     assert not any(thread.name == "hq-flush" for thread in threading.enumerate())
 
 
-def test_an_opening_that_fails_leaves_no_thread(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
+def test_without_a_thread_whoever_writes_flushes(
+    spool: Spool, done: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", fails)
-    with pytest.raises(RuntimeError, match="new thread"):
-        spool.open(fsync="interval")
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    backend = spool.open(fsync="interval", fsync_interval=0.1)
+    for clock[0], flushes in ((1000.0, 1), (1000.09, 1), (1000.11, 2), (1000.12, 2)):
+        backend.append([b"x"])
+        assert done.count("fdatasync data") == flushes
+    spool.close(backend)
+    assert done.count("fdatasync data") == 3
+
+
+def test_the_thread_outlives_whatever_a_flush_raises() -> None:
+    flushes = 0
+    flushed = threading.Event()
+
+    def flush() -> None:
+        nonlocal flushes
+        flushes += 1
+        if flushes < 3:
+            raise MemoryError
+        flushed.set()
+
+    flusher = Flusher(flush, 0.001)
+    flusher.start()
+    flusher.dirty()
+    assert flushed.wait(30), "what could not be flushed is tried again"
+    flusher.stop()
 
 
 def test_stopping_comes_through_at_any_moment_and_may_be_repeated() -> None:
@@ -290,8 +315,7 @@ def test_a_flush_by_the_clock_amid_a_trim_leaves_the_position_where_the_trim_put
 
     monkeypatch.setattr(space, "punch", punch)
     backend.trim(1)
-    position = backend._sidecar.read()
-    assert position is not None
+    position = spool.noted()
     assert (position.head, position.records) == (backend._log.extent[0], 2)
 
 

@@ -4,19 +4,20 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hq_backends.file import FileBackend, recovery
-from hq_backends.file.position import SLOT_SPACING, Position, decode, encode, newest
+from hq_backends.file.position import SLOT_SPACING, Position, decode, encode, whole
 from hq_core.errors import BackendError
 from hq_core.testing.forking import killed_after
 from hq_core.testing.spool import numbered, read_all, take
 from tests.hq_backends.file.conftest import Spool
 
-POSITION = Position(b"0123456789abcdef", 7, 0, 100, 300, 5, 200)
+POSITION = Position(b"0123456789abcdef", 7, 0, 100, 300, 5, 200, 0x01020304, 0x05060708)
 KIB = 1024
 MIB = 1024 * KIB
 PAGE = 4 * KIB
@@ -46,9 +47,9 @@ def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 def test_a_slot_is_these_bytes() -> None:
     assert encode(POSITION, 3).hex(" ", -4) == (
-        "4851504f 53000001 00000000 00000003 30313233 34353637 38396162 63646566 "
+        "4851504f 53000002 00000000 00000003 30313233 34353637 38396162 63646566 "
         "00000000 00000007 00000000 00000000 00000064 00000000 0000012c 00000000 "
-        "00000005 00000000 000000c8 823b39a4"
+        "00000005 00000000 000000c8 01020304 05060708 10ed72c1"
     )
 
 
@@ -70,11 +71,12 @@ def test_a_slot_of_any_bytes_is_none(slot: bytes) -> None:
     assert decode(slot) is None
 
 
-def test_the_newest_whole_slot_counts() -> None:
+def test_the_newest_whole_slot_comes_first() -> None:
     slots = [encode(POSITION._replace(head=head), head) for head in (8, 9)]
-    assert newest(slots) == (9, POSITION._replace(head=9))
-    assert newest([slots[0], slots[1][:-1]]) == (8, POSITION._replace(head=8))
-    assert newest([b"", b""]) is None
+    positions = [(9, POSITION._replace(head=9)), (8, POSITION._replace(head=8))]
+    assert whole(slots) == positions
+    assert whole([slots[0], slots[1][:-1]]) == positions[1:]
+    assert whole([b"", b""]) == []
 
 
 def test_a_sequence_with_none_after_it_is_none() -> None:
@@ -106,28 +108,22 @@ def test_empty_messages_at_the_end_are_messages(spool: Spool) -> None:
     assert read_all(spool.open()) == [b""] * 2000
 
 
-def test_only_what_was_appended_since_the_last_note_is_walked(spool: Spool) -> None:
-    """10 GB of records that are not there: whoever looked at them would find them damaged."""
-    left_by_a_killed_owner(spool, [b"first"], 0)
-    inode, size = spool.path.stat().st_ino, 10**10
-    with spool.path.open("r+b") as file:
-        file.truncate(size - 4)
-        file.seek(0, os.SEEK_END)
-        file.write(b"\0\0\0\3new")
-    noted = Position(recovery.boot_id(), inode, 0, 0, size - 4, size // 1320, 0)
-    spool.sidecar.write_bytes(encode(noted, 99))
-    backend = spool.open()
-    assert backend.recovered.records == size // 1320 + 1
-    assert backend.size_bytes() == size + 3
+def test_only_what_was_appended_since_the_last_note_is_walked(
+    spool: Spool, calls: Callable[[str], list[tuple[Any, ...]]]
+) -> None:
+    left_by_a_killed_owner(spool, [bytes([number]) * 100_000 for number in range(50)], 7)
+    noted = spool.noted()
+    reads = calls("pread")
+    assert spool.open().recovered.records == 43
+    passed = [offset for _, size, offset in reads if noted.head + 64 < offset < noted.tail - 64]
+    assert passed == []
 
 
 def test_a_backlog_is_noted_while_it_grows(spool: Spool) -> None:
     backend = spool.open()
     for number in range(40):
         backend.append([b"%d" % number + bytes(100_000)])
-    found = newest([spool.sidecar.read_bytes()[:SLOT_SPACING], spool.slot(1)])
-    assert found
-    assert found[1].tail > 3 * MIB
+    assert spool.noted().tail > 3 * MIB
 
 
 @pytest.mark.parametrize("torn", [0, 1])
@@ -151,12 +147,21 @@ def test_a_lost_sidecar_means_from_the_beginning(spool: Spool) -> None:
     assert read_all(spool.open()) == numbered(10)
 
 
-def test_a_sidecar_of_another_file_does_not_count(spool: Spool) -> None:
+def test_a_copy_is_read_where_the_position_is(spool: Spool) -> None:
     left_by_a_killed_owner(spool, numbered(10), 4)
     copy = spool.path.with_name("copy")
     shutil.copy(spool.path, copy)
     copy.rename(spool.path)
-    assert read_all(spool.open()) == numbered(10)
+    assert read_all(spool.open()) == numbered(10)[4:]
+
+
+def test_a_sidecar_of_another_file_does_not_count(spool: Spool) -> None:
+    left_by_a_killed_owner(spool, numbered(10), 4)
+    position = spool.sidecar.read_bytes()
+    spool.close(spool.open(), delete=True)
+    left_by_a_killed_owner(spool, numbered(10, start=50), 2)
+    spool.sidecar.write_bytes(position)
+    assert read_all(spool.open()) == numbered(10, start=50)
 
 
 def test_a_position_behind_the_end_means_from_the_beginning(spool: Spool) -> None:
@@ -219,9 +224,7 @@ def test_another_thing_in_the_sidecars_place_is_refused(spool: Spool, kind: str)
 )
 def test_a_position_that_cannot_be_is_not_believed(spool: Spool, changes: dict[str, int]) -> None:
     left_by_a_killed_owner(spool, numbered(10), 0)
-    found = newest([spool.slot(0), spool.slot(1)])
-    assert found
-    spool.sidecar.write_bytes(encode(found[1]._replace(**changes), found[0] + 1))  # type: ignore[arg-type]
+    spool.sidecar.write_bytes(encode(spool.noted()._replace(**changes), 99))  # type: ignore[arg-type]
     got = read_all(spool.open())
     assert got == numbered(10)[10 - len(got) :]
 
@@ -251,7 +254,8 @@ def test_zeros_up_to_the_end_of_a_page_end_the_log(
         file.seek(PAGE)
         file.write(b"\0\0\0\3new")
     backend = spool.open()
-    assert backend.recovered.quarantined_bytes == spool.quarantined()
+    assert backend.recovered.quarantined_bytes == PAGE + 7 - 130
+    assert spool.quarantined().endswith(bytes(PAGE - 130) + b"\0\0\0\3new")
     assert read_all(backend) == numbered(10)[3:]
 
 
@@ -282,8 +286,17 @@ def test_without_its_tail_the_file_gives_what_is_left(
 ) -> None:
     left_by_a_killed_owner(spool, numbered(10), 3)
     power_cut()
+    os.truncate(spool.path, 105)
+    assert read_all(spool.open()) == numbered(10)[3:8]
+
+
+def test_without_what_is_close_to_its_head_it_gives_what_was_done_again(
+    spool: Spool, power_cut: Callable[[], None]
+) -> None:
+    left_by_a_killed_owner(spool, numbered(10), 3)
+    power_cut()
     os.truncate(spool.path, 65)
-    assert read_all(spool.open()) == numbered(10)[3:5]
+    assert read_all(spool.open()) == numbered(10)[:5]
 
 
 def test_a_position_amid_a_record_is_of_another_time(
@@ -306,13 +319,23 @@ def test_zeros_are_no_messages_if_the_position_never_reached_the_disk(spool: Spo
     assert backend.recovered.torn_bytes == 400
 
 
-def test_zeros_in_a_file_without_position_are_messages_unless_they_are_many(spool: Spool) -> None:
-    spool.path.write_bytes(b"\0\0\0\3one" + bytes(400))
+@pytest.mark.parametrize("zeros", [4, 400, 2 * PAGE])
+def test_zeros_at_the_end_of_a_file_without_position_are_none(spool: Spool, zeros: int) -> None:
+    spool.path.write_bytes(b"\0\0\0\3one" + bytes(zeros))
     backend = spool.open()
-    assert read_all(backend) == [b"one"] + [b""] * 100
-    spool.close(backend, delete=True)
-    spool.path.write_bytes(b"\0\0\0\3one" + bytes(2 * PAGE))
-    assert read_all(spool.open()) == [b"one"]
+    assert read_all(backend) == [b"one"]
+    assert backend.recovered.torn_bytes == zeros
+    assert spool.quarantined() == bytes(zeros)
+
+
+@pytest.mark.parametrize("before", [1, PAGE - 11])
+def test_empty_messages_in_a_file_of_another_program_are_messages(
+    spool: Spool, before: int
+) -> None:
+    """If something is behind them, and they are no whole page."""
+    first = before.to_bytes(4, "big") + b"x" * before
+    spool.path.write_bytes(first + bytes(400) + b"\0\0\0\3two")
+    assert read_all(spool.open()) == [b"x" * before, *[b""] * 100, b"two"]
 
 
 # ---- failing while it is written -------------------------------------------------------------

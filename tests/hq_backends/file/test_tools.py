@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import pytest
 
-from hq_backends.file import FileBackend, space, tools
+from hq_backends.file import FileBackend, proving, space
 from hq_core.errors import CorruptedData
 from hq_core.stats import Damage
 from hq_core.testing.spool import ANY_SIZE
@@ -61,29 +61,34 @@ def test_without_a_position_only_checksums_tell_where_to_begin(spool: Spool) -> 
             assert len(found) == 7  # those that lie wholly behind the hole
         else:
             assert found == []
-            assert "position is not known" in damage[0].reason
+            assert "zeros" in damage[0].reason
         spool.path.unlink()
 
 
 def test_behind_damage_a_plain_file_goes_on_where_the_position_was(spool: Spool) -> None:
     backend = spool.open()
-    backend.append([b"one", b"two", b"three"])
+    backend.append([bytes(100), b"two" * 36, bytes(100)])
     backend._notes.write()
     backend.append([b"four", b"five"])
     spool.abandon(backend)
-    overwrite(spool, 7, b"\xff" * 4)
-    assert salvaged(spool) == (
-        [b"one", b"four", b"five"],
-        [Damage(7, 16, "a record claims 4294967295 bytes; 10485760 is the limit")],
-    )
-
-
-def test_records_that_the_position_counts_otherwise_are_damage(spool: Spool) -> None:
-    leave(spool, [b"one", b"two", b"three"])
-    overwrite(spool, 0, b"\0\0\0\x0a")  # swallows the second, to its last byte
+    overwrite(spool, 107, b"\xff" * 4)
     records, damage = salvaged(spool)
-    assert records == [b"one\0\0\0\3two", b"three"]
-    assert [place.reason for place in damage] == ["the position counts 3 records up to here, not 2"]
+    assert records == [bytes(100), b"four", b"five"]
+    assert [(place.offset, place.size_bytes) for place in damage] == [(104, 216)]
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_records_that_the_position_counts_otherwise_are_damage(spool: Spool, far: bool) -> None:
+    """Close to the head, where it shows at once that something is wrong, none is believed."""
+    around = [b"x" * 100] if far else []
+    leave(spool, [*around, b"one", b"two", b"three", *around])
+    overwrite(spool, 104 * far, b"\0\0\0\x0a")  # swallows the second, to its last byte
+    records, damage = salvaged(spool)
+    assert records == ([*around, b"one\0\0\0\3two", b"three", *around] if far else [])
+    count = 3 + 2 * far
+    assert [place.reason for place in damage] == [
+        f"the position counts {count} records up to here, not {count - 1}"
+    ]
 
 
 def test_between_damaged_records_every_whole_one_is_found(spool: Spool) -> None:
@@ -100,7 +105,7 @@ def test_between_damaged_records_every_whole_one_is_found(spool: Spool) -> None:
 def test_a_search_comes_to_an_end(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(spool, [b"one", b"\0\1\0\0" * 40_000], checksum=True)
     overwrite(spool, 27, b"\xff")
-    monkeypatch.setattr(tools, "_SEARCH_BYTES", MIB)
+    monkeypatch.setattr(proving, "_SEARCH_BYTES", MIB)
     found, damage = salvaged(spool)
     assert found == [b"one"]
     assert [place.offset for place in damage] == [27]
@@ -133,11 +138,10 @@ def test_a_position_that_says_nothing_is_told(
 
 def test_a_position_of_another_file_or_behind_its_end_is_told(spool: Spool) -> None:
     leave(spool, [b"one", b"two"])
-    data = spool.path.read_bytes()
     spool.path.rename(spool.path.with_name("other"))
-    spool.path.write_bytes(data)
+    spool.path.write_bytes(b"\0\0\0\5three\0\0\0\4four")
     assert FileBackend.tools.inspect(spool.path).position == "of another file"
-    assert salvaged(spool) == ([b"one", b"two"], [])
+    assert salvaged(spool) == ([b"three", b"four"], [])
 
 
 def test_of_a_void_nothing_is_told(spool: Spool) -> None:
