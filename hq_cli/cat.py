@@ -11,7 +11,8 @@ from typing import Final
 from hq_cli.console import Console
 from hq_cli.descriptors import Sink, check_open
 from hq_cli.errors import CommandError
-from hq_cli.spool import EXIT_STATUS, found, printable, the_failure
+from hq_cli.printing import printable
+from hq_cli.spool import EXIT_STATUS, found, the_failure
 from hq_cli.supervision import explain_write
 from hq_core import Damage, HybridQueueError
 from hq_core.spool.checking import salvage
@@ -21,7 +22,8 @@ from hq_core.spool.repairing import own
 __all__ = ["configure", "run"]
 
 _STDOUT: Final = 1
-_READ_ONLY: Final = {errno.EROFS, errno.EACCES, errno.EPERM}
+_CANNOT_LOCK: Final = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP, errno.EISDIR}
+"""A read-only place, another user's, or one where no file can be made before it has a name."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -80,18 +82,35 @@ def _write(sink: Sink, record: bytes, *, framed: bool) -> None:
 
 @contextlib.contextmanager
 def _kept_closed(spool: Spool) -> Iterator[None]:
-    """No queue opens the stream within this context, unless it is where nothing can be written."""
-    if spool.aside:
-        yield
-        return
+    """No queue opens the stream within this context; where that cannot be had, none has."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(own(spool))
+            stack.enter_context(contextlib.nullcontext() if spool.aside else own(spool))
         except OSError as exc:
-            if exc.errno not in _READ_ONLY:
+            if exc.errno not in _CANNOT_LOCK:
                 raise the_failure(exc) from exc
-            if owner := spool.owner():
-                raise CommandError(printable(f"{spool.path} is in use by process {owner}")) from exc
+            stack.enter_context(_unchanged(spool))
         except HybridQueueError as exc:
             raise the_failure(exc) from exc
         yield
+
+
+@contextlib.contextmanager
+def _unchanged(spool: Spool) -> Iterator[None]:
+    """Raises `CommandError` if a queue has the stream open, or has had it within this context."""
+    before = _as_it_is(spool)
+    yield
+    if _as_it_is(spool) != before:
+        raise CommandError(
+            printable(f"{spool.path} was opened meanwhile: what was written may not be all of it")
+        )
+
+
+def _as_it_is(spool: Spool) -> tuple[int, ...]:
+    if owner := spool.owner():
+        raise CommandError(printable(f"{spool.path} is in use by process {owner}"))
+    try:
+        info = spool.path.lstat()
+    except OSError as exc:
+        raise the_failure(exc) from exc
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns

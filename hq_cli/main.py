@@ -61,19 +61,24 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _explanation(exc: Exception) -> str:
     """What to tell of `exc`; raises it again if it is nobody's foreseen failure."""
-    from hq_core.errors import HybridQueueError  # not needed to print --help
+    from hq_cli.printing import printable  # not needed to print --help
+    from hq_core.errors import HybridQueueError
 
-    if isinstance(exc, (CommandError, HybridQueueError)):
-        return str(exc)
+    if isinstance(exc, CommandError):
+        return "\n".join(map(printable, str(exc).split("\n")))
+    if isinstance(exc, HybridQueueError):
+        return printable(str(exc))
     if isinstance(exc, OSError) and exc.strerror:
-        return f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror
+        return printable(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror)
     raise exc
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        from hq_cli.printing import printable
+
         # Not argparse's exit status 2, which means something else here.
-        raise CommandError(f"{message}\nhq: see '{self.prog} --help'")
+        raise CommandError(f"{printable(message)}\nhq: see '{self.prog} --help'")
 
 
 class _Version(argparse.Action):

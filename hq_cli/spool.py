@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hq_cli.errors import CommandError
+from hq_cli.printing import print_lines, printable
+from hq_cli.supervision import explain_write
 from hq_core import Damage, HybridQueueError
 from hq_core.spool.checking import Checked
 from hq_core.spool.finding import Spool, find
@@ -27,7 +29,6 @@ __all__ = [
     "findings",
     "found",
     "look",
-    "printable",
     "show",
     "status",
     "the_failure",
@@ -106,23 +107,16 @@ def damage_lines(row: Row) -> list[str]:
 
 def show(document: Row, lines: Sequence[str], *, as_json: bool) -> None:
     """Print `document` as JSON, or `lines`."""
-    if as_json:
-        print(json.dumps(document, indent=2), flush=True)
-    elif lines:
-        print("\n".join(map(printable, lines)), flush=True)
+    try:
+        print_lines([json.dumps(document, indent=2)] if as_json else list(map(printable, lines)))
+    except OSError as exc:
+        raise CommandError(explain_write(exc)) from exc
 
 
 def status(rows: Sequence[Row]) -> int:
     """The exit status for what was found."""
     states = {row["state"] for row in rows}
     return 1 if "error" in states else 2 if "damaged" in states else 0
-
-
-def printable(text: str) -> str:
-    """`text` with whatever a terminal might obey, or cannot show, escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 def the_failure(exc: Exception) -> CommandError:

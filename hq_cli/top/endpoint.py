@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from hq_cli.errors import CommandError
-from hq_cli.spool import printable
+from hq_cli.printing import printable
 from hq_cli.top.model import Kind, Reading
 
 __all__ = ["MOST_BYTES", "Endpoint", "readings"]

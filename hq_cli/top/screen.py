@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from hq_cli.errors import CommandError
-from hq_cli.spool import printable
+from hq_cli.printing import printable
 from hq_cli.top.model import View
 from hq_cli.top.table import GAP, fitting
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from hq_cli.printing import printable
 from hq_cli.sizes import format_duration, short_count, short_size
-from hq_cli.spool import printable
 from hq_cli.status import rounded_up
 from hq_cli.top.model import Kind, Row, sparkline
 

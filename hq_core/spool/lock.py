@@ -5,14 +5,21 @@ file is removed with the queue, under its own lock, so that a million short-live
 nothing behind. A new owner therefore checks that the file it locked still has the name, and starts
 over if not: between its open and its lock, the owner before it may have left.
 
+A tool such as `hq cat` may be run by root, and killed: what it leaves must not shut the owner out.
+So it only locks a lock file that is there, and leaves it. One that it makes is the owner's, and
+locked, from the moment it has its name.
+
 A forked child inherits descriptors, and with them locks. It closes its parent's; and no fork
 happens while one is being taken, or the child would not know of it.
 """
 
+import errno
 import fcntl
 import os
+import re
 import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +29,9 @@ from hq_core.spool.directory import Directory
 __all__ = ["StreamLock", "owner"]
 
 _LOCKS: Final = Path("/proc/locks")
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAY_NOT_WRITE: Final = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 _taken: weakref.WeakSet["StreamLock"] = weakref.WeakSet()
 _forking = threading.RLock()
@@ -36,17 +46,22 @@ class StreamLock:
         self.path = directory.path / self._name
         """The lock file; for messages."""
         self._stream_id = stream_id
+        self._is_found = False
+        """Whether a tool has found the lock file, and is to leave it."""
         self._fd = -1
 
-    def acquire(self) -> None:
-        """Own the stream. Raises `StreamBusyError` if it has an owner, and `OSError`."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    def acquire(self, data: os.stat_result | None = None) -> None:
+        """Own the stream. Raises `StreamBusyError` if it has an owner, and `OSError`.
+
+        `data` is for tools: the data file, whose owner is to be able to use what a killed tool
+        leaves. `OSError` if that cannot be made sure of, then nothing is left.
+        """
         with _forking:
             _taken.add(self)
             try:
                 while not self._is_named():
                     self.abandon()
-                    self._fd = os.open(self._name, flags, 0o600, dir_fd=self._directory.fd)
+                    self._open(data)
                     fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self.abandon()
@@ -64,7 +79,7 @@ class StreamLock:
         Raises `BackendError` if it cannot be removed; the stream is free all the same.
         """
         try:
-            if self._is_named():
+            if not self._is_found and self._is_named():
                 os.unlink(self._name, dir_fd=self._directory.fd)  # relative
         except FileNotFoundError:
             pass
@@ -81,6 +96,38 @@ class StreamLock:
         if fd >= 0:
             os.close(fd)
 
+    def _open(self, data: os.stat_result | None) -> None:
+        """Open the lock file, or make one."""
+        if data is not None:
+            self._is_found = True
+            with suppress(FileNotFoundError):
+                self._fd = self._open_found()
+                return
+            self._is_found = False
+            if data.st_uid != os.geteuid():
+                self._make_for(data)
+                return
+        self._fd = os.open(
+            self._name, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600, dir_fd=self._directory.fd
+        )
+
+    def _open_found(self) -> int:
+        try:
+            return os.open(self._name, os.O_RDWR | _FLAGS, dir_fd=self._directory.fd)
+        except OSError as exc:
+            if exc.errno not in _MAY_NOT_WRITE:
+                raise
+            return os.open(self._name, os.O_RDONLY | _FLAGS, dir_fd=self._directory.fd)
+
+    def _make_for(self, data: os.stat_result) -> None:
+        """Make a lock file of the user whose `data` is; it is locked before it has its name."""
+        flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
+        self._fd = os.open(".", flags, 0o600, dir_fd=self._directory.fd)
+        os.fchown(self._fd, data.st_uid, data.st_gid)
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(FileExistsError):  # then theirs is found in the next round
+            os.link(f"/proc/self/fd/{self._fd}", self._name, dst_dir_fd=self._directory.fd)
+
     def _is_named(self) -> bool:
         """Whether the file that is locked is the one that has the name."""
         if self._fd < 0:
@@ -96,18 +143,36 @@ def owner(path: Path) -> int | None:
     """Process id of whoever holds the lock file at `path`; None if nobody is seen to.
 
     Only asks, as trying the lock would turn away a queue that opens at this moment. Owners in
-    another container are not seen.
+    another container are not seen. Two subvolumes of one btrfs file system are one device here:
+    the owner of the file with the same inode number in the other one may be named.
     """
     try:
-        inode = str(path.lstat().st_ino)
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        file = f"{_device(fd)}:{os.fstat(fd).st_ino}"
         locks = _LOCKS.read_text("ascii")
     except OSError:
         return None
-    for line in locks.splitlines():
-        _, kind, _, mode, pid, file, *_ = line.replace("->", "").split()
-        if (kind, mode, file.rpartition(":")[2]) == ("FLOCK", "WRITE", inode):
-            return int(pid)
-    return None
+    finally:
+        os.close(fd)
+    held = re.search(rf"(?m)^\d+: FLOCK +ADVISORY +WRITE +(\d+) {file} ", locks)
+    return int(held[1]) if held else None
+
+
+def _device(fd: int) -> str:
+    """The device of the file `fd` as the list of locks has it.
+
+    That of its file system, which the list of mounts tells. On btrfs and overlayfs a file itself
+    tells another; it is asked where the mount is not listed.
+    """
+    mount = re.search(r"(?m)^mnt_id:\s*(\d+)$", Path(f"/proc/self/fdinfo/{fd}").read_text("ascii"))
+    mounts = _MOUNTS.read_text("utf-8", "surrogateescape")
+    listed = mount and re.search(rf"(?m)^{mount[1]} \d+ (\d+):(\d+) ", mounts)
+    device = os.fstat(fd).st_dev
+    major, minor = map(int, listed.groups()) if listed else (os.major(device), os.minor(device))
+    return f"{major:02x}:{minor:02x}"
 
 
 def _after_fork_in_child() -> None:

@@ -31,10 +31,14 @@ _BATCH_RECORDS: Final = 1000
 
 @contextmanager
 def own(spool: Spool) -> Iterator[None]:
-    """Within it no queue opens the stream; raises `StreamBusyError` if one has, and `OSError`."""
+    """Within it no queue opens the stream; raises `StreamBusyError` if one has, and `OSError`.
+
+    Whoever is killed within it leaves nothing that shuts the stream's owner out.
+    """
+    data = os.fspath(spool.path.relative_to(spool.directory))
     with Directory(spool.directory) as directory:
         lock = StreamLock(directory, spool.name, spool.stream_id)
-        lock.acquire()
+        lock.acquire(os.stat(data, dir_fd=directory.fd, follow_symlinks=False))
         try:
             yield
         finally:

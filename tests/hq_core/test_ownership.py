@@ -35,9 +35,9 @@ class OwnLock(StreamLock):
         self._own = Directory(path.parent)
         super().__init__(self._own, path.name.removesuffix(".lock"), stream_id)
 
-    def acquire(self) -> None:
+    def acquire(self, data: os.stat_result | None = None) -> None:
         try:
-            super().acquire()
+            super().acquire(data)
         except BaseException:
             self._own.close()
             raise
@@ -49,10 +49,10 @@ class OwnLock(StreamLock):
             self._own.close()
 
 
-def locked(path: Path, stream_id: str = "s") -> StreamLock:
-    """The lock at `path`, taken."""
+def locked(path: Path, stream_id: str = "s", *, data: os.stat_result | None = None) -> StreamLock:
+    """The lock at `path`, taken; as a tool takes it, if there is `data`."""
     lock = OwnLock(path, stream_id)
-    lock.acquire()
+    lock.acquire(data)
     return lock
 
 
@@ -392,13 +392,13 @@ class Street:
         self.locks[name] = locked(self.path)
         self.scheduler.spawn(name, lambda: self._leave(name))
 
-    def contender(self, name: str, *, leaves: bool) -> None:
-        """`name` tries once to own the stream, and may release it again."""
+    def contender(self, name: str, *, leaves: bool, data: os.stat_result | None = None) -> None:
+        """`name` tries once to own the stream, and may release it again; a tool has `data`."""
 
         def run() -> None:
             gone = list(self.ended)
             try:
-                self.locks[name] = locked(self.path)
+                self.locks[name] = locked(self.path, data=data)
             except StreamBusyError:
                 self.refused[name] = gone
                 return
@@ -447,7 +447,7 @@ def every_schedule(
 
         return held_up_call
 
-    for name in ("open", "close", "unlink", "stat", "lstat"):
+    for name in ("open", "close", "unlink", "link", "stat", "lstat"):
         monkeypatch.setattr(os, name, held_up(getattr(os, name)))
     monkeypatch.setattr(fcntl, "flock", held_up(fcntl.flock))
 
@@ -536,3 +536,22 @@ def test_ownership_is_handed_on_without_a_gap_in_which_two_own_the_stream(
 
     assert every_schedule(script, 5) > 1_000
     assert (("A", "B"), "C") in results
+
+
+@pytest.mark.slow
+def test_a_tool_of_another_user_and_queues_that_come_and_go_never_both_own_the_stream(
+    every_schedule: Explorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path.stat()
+    monkeypatch.setattr(os, "geteuid", lambda: data.st_uid + 1)
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+    owners = set()
+
+    def script(street: Street) -> Callable[[], None]:
+        street.owner("A")
+        street.contender("B", leaves=True)
+        street.contender("tool", leaves=True, data=data)
+        return lambda: owners.add(tuple(street.ended))
+
+    assert every_schedule(script, 4) > 1_000
+    assert {("A",), ("A", "B"), ("A", "tool"), ("A", "tool", "B"), ("A", "B", "tool")} <= owners
