@@ -206,14 +206,16 @@ class SpoolTools(Protocol):
     """How the command line reads what a backend has left. Optional: an object of this kind, in the
     class attribute `tools` of a backend, lets `hq inspect`, `verify`, `cat` and `repair` take part.
 
-    No queue calls it. It opens what it is given for reading only and changes nothing; the stream
+    Of queues only one that is opened with another backend calls it, so as not to strand what this
+    one has left. It opens what it is given for reading only and changes nothing; the stream
     may have an owner that is writing, and what is there may be damaged in any way. Raise what your
     storage raises; damage is told, not raised.
     """
 
     suffix: str
-    """What the data file is called behind the stream's file name: ``".overflow"``. With a slash
-    it is in a directory of the stream's own: ``".lmdb/data.mdb"``."""
+    """What the data file is called behind the stream's file name: a dot and the backend's name, by
+    which others see that it is there; only ``".overflow"``, the specified one, is another. With a
+    slash it is in a directory of the stream's own: ``".lmdb/data.mdb"``."""
     companions: tuple[str, ...]
     """Files that belong to it, by what they are called behind the data file's name: ``(".pos",)``.
     The data can be read without them."""

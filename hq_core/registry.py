@@ -19,7 +19,16 @@ from hq_core.capabilities import Capability
 from hq_core.errors import BackendError, CapabilityError, HybridQueueError, PluginError
 from hq_core.protocols import API_VERSION, BackendFactory, OverflowBackend, Stream
 
-__all__ = ["InstalledBackend", "check_option_names", "installed", "load", "open_backend", "options"]
+__all__ = [
+    "InstalledBackend",
+    "check_option_names",
+    "class_of",
+    "installed",
+    "load",
+    "names",
+    "open_backend",
+    "options",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,12 @@ def installed() -> list[InstalledBackend]:
 
 
 @functools.cache
+def names() -> tuple[str, ...]:
+    """The names of the installed backends, usable or not. Loads none."""
+    return tuple(sorted(entry_points(group=hookspecs.ENTRY_POINT_GROUP).names))
+
+
+@functools.cache
 def load(name: str) -> type[OverflowBackend]:
     """The backend class called `name`; `PluginError` if there is no usable one."""
     entries = tuple(entry_points(group=hookspecs.ENTRY_POINT_GROUP, name=name))
@@ -66,6 +81,16 @@ def load(name: str) -> type[OverflowBackend]:
     backend = _registered(entries[0])
     _check(backend, f"backend {name!r} from {_origin(entries[0])}")
     return backend
+
+
+def class_of(backend: str | BackendFactory) -> type[OverflowBackend] | None:
+    """The class that `backend` (a name, or a factory) opens; None if only opening can tell.
+
+    Raises `PluginError` if there is no such backend.
+    """
+    made = load(backend) if isinstance(backend, str) else backend
+    made = made.func if isinstance(made, functools.partial) else made
+    return made if isinstance(made, type) else None
 
 
 def options(factory: BackendFactory) -> dict[str, inspect.Parameter]:
@@ -94,8 +119,8 @@ def open_backend(
         kind = type(backend).__name__
         raise TypeError(f"backend must be a name or a factory, not {kind}; try backend='file'")
     check_option_names(backend, factory, given)
-    made = factory.func if isinstance(factory, functools.partial) else factory
-    if isinstance(made, type):  # before opening: leftover="discard" deletes
+    made = class_of(factory)
+    if made is not None:  # before opening: leftover="discard" deletes
         _check_promise(made, needed)
     try:
         opened = factory(stream, **given)

@@ -71,13 +71,18 @@ class Site:
 @contextmanager
 def site_in(folder: Path) -> Iterator[Site]:
     """A site in `folder`; what is installed there is forgotten afterwards."""
-    registry.load.cache_clear()
+    _forget()
     with pytest.MonkeyPatch.context() as path:
         site = Site(folder, path, [])
         yield site
-    registry.load.cache_clear()
+    _forget()
     for module in site.modules:
         sys.modules.pop(module, None)
+
+
+def _forget() -> None:
+    registry.load.cache_clear()
+    registry.names.cache_clear()
 
 
 @contextmanager

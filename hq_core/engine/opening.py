@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -29,6 +29,7 @@ from hq_core.protocols import (
     WhenFull,
 )
 from hq_core.pumps import ThreadPump
+from hq_core.spool import leftovers
 from hq_core.spool.directory import Directory
 from hq_core.spool.lock import StreamLock
 from hq_core.spool.names import file_name
@@ -73,21 +74,25 @@ def open_engine(
     name = file_name(stream_id)
     path = _make_directory(directory)
     unwinding = Unwinding()
-    quarantine = Quarantine(path.absolute(), name)
-    engine = Engine(
-        stream_id,
-        directory=path.absolute(),
-        quarantine=quarantine,
-        memory=memory,
-        max_overflow_bytes=max_overflow_bytes,
-        limiter=limiter,
-        pump=pump,
-        clock=time.monotonic,
-        durable=durable,
-        when_full=when_full,
-        unwinding=unwinding,
-    )
     held = _hold(path)
+    try:
+        quarantine = Quarantine(held, name)
+        engine = Engine(
+            stream_id,
+            directory=held.path,
+            quarantine=quarantine,
+            memory=memory,
+            max_overflow_bytes=max_overflow_bytes,
+            limiter=limiter,
+            pump=pump,
+            clock=time.monotonic,
+            durable=durable,
+            when_full=when_full,
+            unwinding=unwinding,
+        )
+    except BaseException:
+        held.close()
+        raise
     lock = StreamLock(held, name, stream_id)
     # Each step is there before what it undoes: an interruption leaves nothing behind.
     unwinding.steps.extend([held.close, lock.release, engine.let_go])
@@ -103,13 +108,16 @@ def open_engine(
             on_lost=engine.lose,
         )
         needed = Capability.DURABLE if durable else Capability.NONE
+        leftovers.check(held, stream, registry.class_of(backend))  # a refusal changes nothing
         engine.overflow.backend = registry.open_backend(backend, stream, options, needed)
+        leftovers.check(held, stream, engine.overflow.backend)  # for a factory that shows it now
+        cleared = leftovers.clear(held, stream, engine.overflow.backend)
         engine.begin()
     except BaseException:
         with contextlib.suppress(HybridQueueError):  # what went wrong first is to be told
             engine.close(keep=True)
         raise
-    _tell(stream_id, engine.overflow.backend.recovered, quarantine)
+    _tell(stream_id, engine.overflow.backend.recovered, cleared, quarantine)
     return engine
 
 
@@ -151,10 +159,15 @@ def _own(lock: StreamLock, stream_id: str) -> None:
         raise BackendError(f"cannot own {stream_id!r} by {lock.path}: {exc.strerror}") from exc
 
 
-def _tell(stream_id: str, found: RecoveryReport, quarantine: Quarantine) -> None:
+def _tell(
+    stream_id: str, found: RecoveryReport, cleared: Sequence[str], quarantine: Quarantine
+) -> None:
     if found.records:
         _log.info("%r takes over %d items of an earlier owner", stream_id, found.records)
     if found.quarantine is not None:
         _log.warning("%r: %s is set aside: %s", stream_id, found.quarantine, found.reason)
+    for what in cleared:
+        _log.warning("%r: %s", stream_id, what)
+    if found.quarantine is not None or cleared:
         for path in quarantine.cap():
             _log.warning("%s is deleted, newer ones are kept", path)

@@ -22,6 +22,11 @@ class Directory:
         """Its name when it was opened; for people, and for stores that only take names."""
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    @property
+    def held(self) -> Path:
+        """A name that leads to it whatever becomes of `path`, for code that only takes names."""
+        return Path(f"/proc/self/fd/{self.fd}")
+
     def stream(self, stream_id: str, **fields: Any) -> Stream:
         """What a backend for `stream_id` is opened with; `fields` are more fields of `Stream`."""
         return Stream(stream_id, file_name(stream_id), self.path, self.fd, **fields)

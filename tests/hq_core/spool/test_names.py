@@ -159,8 +159,9 @@ def test_what_is_no_name_of_ours_is_not_read_as_one(name: str) -> None:
 @reproducible
 @given(st.text("abcdefghijklmnopqrstuvwxyz0123456789_-.", min_size=1, max_size=199))
 def test_readable_ids_stay_as_they_are(text: str) -> None:
-    name = file_name(text)
-    assert name.removeprefix("%2e") == text.removeprefix("." if name[0] == "%" else "")
+    assert file_name(text).replace("%2e", ".") == text
+    is_plain = text[0] != "." and ".quarantine-" not in text and ".backup-" not in text
+    assert (file_name(text) == text) == is_plain
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,10 @@ def test_readable_ids_stay_as_they_are(text: str) -> None:
         ("Cam", "%43am"),
         ("é", "%c3%a9"),
         ("%", "%25"),
+        ("a.overflow.quarantine-1", "a.overflow%2equarantine-1"),
+        ("a.quarantine-.backup-x", "a%2equarantine-%2ebackup-x"),
+        ("quarantine-1", "quarantine-1"),
+        ("a.quarantine", "a.quarantine"),
     ],
 )
 def test_names_are_the_ones_documented(text: str, name: str) -> None:
@@ -185,6 +190,58 @@ def test_the_name_of_an_over_long_id_starts_readably() -> None:
     name = file_name("camera-1-" + "x" * 1_000)
     assert len(name) == MAX_NAME
     assert re.fullmatch(r"camera-1-x+%%[0-9a-f]{64}", name)
+
+
+DATA = [".overflow", ".lmdb"]
+"""What the backends call their data, a file or a directory."""
+WORDS = ["lock", "repair", "new", "pos", "overflow", "lmdb", "quarantine-1", "backup-2"]
+SET_ASIDE = re.compile(
+    r"(.+)\.[a-z0-9-]+\.(?:quarantine-[0-9]+|backup-[0-9T]+Z(?:-[0-9]+)?)(\.[a-z0-9-]+)?", re.DOTALL
+)
+
+
+def own_files(name: str) -> list[str]:
+    """What a stream with that file name may call its own in its directory."""
+    inner = [".pos", ".new"]
+    aside = [".quarantine-1", ".quarantine-12", ".backup-20260101T000000Z", ".backup-2T1Z-3"]
+    aside += [f"{tag}.pos" for tag in aside]
+    suffixes = [data + more for data in DATA for more in ["", *inner, *aside]]
+    return [name + suffix for suffix in [".lock", ".repair", *suffixes]]
+
+
+def ids_like_files() -> st.SearchStrategy[str]:
+    """Ids that are made of what files are called, each part of it anywhere."""
+    parts = st.sampled_from(["a", "A", "", "%2e", "20260101T000000Z", *WORDS])
+    return st.lists(parts, min_size=1, max_size=6).map(".".join)
+
+
+@reproducible
+@given(ids_like_files(), ids_like_files())
+@example("s", "s.overflow.quarantine-1")
+@example("s", "s.overflow.quarantine-1.overflow")
+@example("s", "s.overflow")
+@example("s", "s.lmdb")
+@example("s", "s.overflow.backup-20260101T000000Z")
+@example("x" * 300 + ".quarantine-1", "x" * 300 + ".quarantine-2")
+def test_no_file_of_a_stream_is_called_like_one_of_another(first: str, second: str) -> None:
+    if first != second:
+        assert not set(own_files(file_name(first))) & set(own_files(file_name(second)))
+
+
+@reproducible
+@given(st.one_of(ids_like_files(), any_text), st.sampled_from(DATA))
+@example("s.overflow.quarantine-1", ".overflow")
+@example("s.overflow.backup-20260101T000000Z", ".overflow")
+@example("x.quarantine-1" * 30, ".lmdb")
+def test_no_file_in_use_is_called_like_what_is_set_aside(text: str, data: str) -> None:
+    name = file_name(text)
+    for suffix in (".lock", ".repair", data, f"{data}.pos", f"{data}.new"):
+        assert not SET_ASIDE.fullmatch(name + suffix)
+    for tag in (".quarantine-7", ".backup-20260101T000000Z-2"):
+        for companion in ("", ".pos"):
+            found = SET_ASIDE.fullmatch(f"{name}{data}{tag}{companion}")
+            assert found
+            assert found[1] == name
 
 
 @pytest.mark.parametrize("wrong", [None, 5, b"camera", Path("camera"), ["camera"]])

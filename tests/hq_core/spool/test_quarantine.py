@@ -13,6 +13,12 @@ from hq_core.spool.quarantine import MOST, Quarantine
 DAMAGE = b"\xff" * 100
 
 
+def cap(directory: Path, file_name: str) -> list[Path]:
+    """Keep what the stream has set aside there within bounds."""
+    with Directory(directory) as held:
+        return Quarantine(held, file_name).cap()
+
+
 def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
@@ -22,7 +28,7 @@ def test_the_oldest_go_first(tmp_path: Path) -> None:
         path = tmp_path / f"s.overflow.quarantine-{number % 5 * 100 + number}"
         path.write_bytes(DAMAGE)
         os.utime(path, (2**31 - number, 2**31 - number))  # when it was written does not matter
-    Quarantine(tmp_path, "s").cap()
+    cap(tmp_path, "s")
     kept = {int(name.rpartition("-")[2]) % 100 for name in names(tmp_path)}
     assert kept == set(range(3, MOST + 3))
 
@@ -31,7 +37,7 @@ def test_the_newest_is_kept_however_large(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(quarantine, "MOST_BYTES", 10_000)
     for number in (1, 2):
         (tmp_path / f"s.overflow.quarantine-{number}").write_bytes(bytes(50_000))
-    Quarantine(tmp_path, "s").cap()
+    cap(tmp_path, "s")
     assert names(tmp_path) == ["s.overflow.quarantine-2"]
 
 
@@ -40,7 +46,7 @@ def test_what_belongs_to_it_goes_with_it(tmp_path: Path, monkeypatch: pytest.Mon
     for number in (1, 2):
         (tmp_path / f"s.overflow.quarantine-{number}").write_bytes(DAMAGE)
         (tmp_path / f"s.overflow.quarantine-{number}.pos").write_bytes(DAMAGE)
-    Quarantine(tmp_path, "s").cap()
+    cap(tmp_path, "s")
     assert names(tmp_path) == ["s.overflow.quarantine-2", "s.overflow.quarantine-2.pos"]
 
 
@@ -55,7 +61,7 @@ def test_directories_are_deleted_and_links_not_followed(
     (tmp_path / "s.lmdb.quarantine-2").mkdir()
     (tmp_path / "s.lmdb.quarantine-2" / "data.mdb").write_bytes(DAMAGE)
     (tmp_path / "s.lmdb.quarantine-3").mkdir()
-    Quarantine(tmp_path, "s").cap()
+    cap(tmp_path, "s")
     assert names(tmp_path) == ["elsewhere", "s.lmdb.quarantine-3"]
     assert names(elsewhere) == ["file"]
 
@@ -77,7 +83,7 @@ def test_other_files_are_not_touched(
 ) -> None:
     monkeypatch.setattr(quarantine, "MOST", 0)
     (tmp_path / name).write_bytes(DAMAGE)
-    Quarantine(tmp_path, "s").cap()
+    cap(tmp_path, "s")
     assert names(tmp_path) == [name]
 
 
@@ -93,7 +99,7 @@ def test_the_names_that_backends_get_are_those_that_are_kept_within_bounds(tmp_p
         for _ in range(MOST + 3):
             stream.quarantine_path("some-2nd").write_bytes(DAMAGE)
         assert len(names(tmp_path)) == MOST + 3
-        Quarantine(stream.directory, stream.file_name).cap()
+        Quarantine(directory, stream.file_name).cap()
         assert len(names(tmp_path)) == MOST
 
 
@@ -138,7 +144,7 @@ def test_no_stream_touches_what_another_has_set_aside(
             for name in left[stream.stream_id]:
                 (tmp_path / name).write_bytes(DAMAGE)
         for stream in streams:
-            Quarantine(tmp_path, stream.file_name).cap()
+            cap(tmp_path, stream.file_name)
             del left[stream.stream_id]
             assert names(tmp_path) == sorted(name for two in left.values() for name in two)
 
@@ -156,12 +162,31 @@ def test_a_stream_that_is_called_like_what_is_aside_keeps_its_own_files(
         own += [twin.quarantine_path("overflow").name]
         for name in own:
             (tmp_path / name).write_bytes(DAMAGE)
-        Quarantine(tmp_path, stream.file_name).cap()
+        cap(tmp_path, stream.file_name)
         assert names(tmp_path) == sorted(own)
 
 
 def test_a_directory_that_cannot_be_listed_is_no_error(tmp_path: Path) -> None:
-    Quarantine(tmp_path / "missing", "s").cap()
+    directory = Directory(tmp_path)
+    directory.close()
+    assert Quarantine(directory, "s").cap() == []
+
+
+def test_what_is_in_the_directory_that_was_opened_is_kept_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "MOST", 1)
+    (tmp_path / "spool").mkdir()
+    with Directory(tmp_path / "spool") as directory:
+        (tmp_path / "spool").rename(tmp_path / "moved")
+        (tmp_path / "spool").mkdir()
+        for place in ("spool", "moved"):
+            for number in (1, 2):
+                (tmp_path / place / f"s.lmdb.quarantine-{number}").mkdir()
+                (tmp_path / place / f"s.lmdb.quarantine-{number}" / "data.mdb").write_bytes(DAMAGE)
+        assert Quarantine(directory, "s").cap() == [tmp_path / "spool" / "s.lmdb.quarantine-1"]
+    assert names(tmp_path / "moved") == ["s.lmdb.quarantine-2"]
+    assert len(names(tmp_path / "spool")) == 2
 
 
 def test_damage_met_while_running_keeps_the_bound(
@@ -176,7 +201,7 @@ def test_damage_met_while_running_keeps_the_bound(
             assert queue.dequeue() == b"%d" % number
             with pytest.raises(CorruptedData):
                 queue.dequeue()
-        aside = [name for name in names(tmp_path) if "quarantine" in name]
+        aside = {name.removesuffix(".pos") for name in names(tmp_path) if "quarantine" in name}
         assert len(aside) == 2
 
 
