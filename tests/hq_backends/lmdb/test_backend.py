@@ -240,6 +240,7 @@ class TestSync:
 
 
 class TestClose:
+    @pytest.mark.slow
     @pytest.mark.parametrize("delete", [False, True])
     def test_it_can_be_interrupted_at_any_line_and_made_again(
         self, spool: Spool, delete: bool

@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 from contextlib import suppress
+from pathlib import Path
 
 import lmdb
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from hq_backends.lmdb import LmdbBackend
 from hq_backends.lmdb.tools import LmdbTools
 from hq_core.errors import CorruptedData
+from hq_core.stats import Damage
 from hq_core.testing.forking import killed_after
 from hq_core.testing.interrupting import interrupted
 from hq_core.testing.spool import ANY_SIZE, file_size_limit, numbered, read_all
@@ -73,6 +75,46 @@ class TestReading:
         meet_damage(spool.open(), 5)
         assert (spool.directory / "s.lmdb.quarantine-1" / "data.mdb").read_bytes() == before
         assert files(spool.path) == ["data.mdb"]
+
+    @pytest.mark.parametrize("trimmed", [0, 3, 5])
+    def test_what_the_log_goes_on_with_does_not_count_as_set_aside(
+        self, spool: Spool, trimmed: int
+    ) -> None:
+        leave_without(spool, 5, RECORDS)
+        backend = spool.open()
+        backend.trim(trimmed)
+        meet_damage(backend, 5 - trimmed)
+        aside = spool.directory / "s.lmdb.quarantine-1"
+        assert [one for one in salvaged(aside) if isinstance(one, bytes)] == RECORDS[6:]
+        assert LmdbTools().inspect(aside / "data.mdb").records == 4
+        assert all(path.stat().st_mode & 0o077 == 0 for path in aside.rglob("*"))
+
+    @pytest.mark.parametrize("kind", ["of another file", "damaged", "cut", "empty", "a link"])
+    def test_a_note_of_what_was_kept_that_does_not_prove_itself_is_not_believed(
+        self, spool: Spool, kind: str
+    ) -> None:
+        """All that is whole in the file is shown then."""
+        leave_without(spool, 5, RECORDS)
+        meet_damage(spool.open(), 5)
+        aside = spool.directory / "s.lmdb.quarantine-1"
+        note = aside / "data.mdb.kept"
+        data = bytearray(note.read_bytes())
+        match kind:
+            case "of another file":
+                with (aside / "data.mdb").open("ab") as file:
+                    file.write(bytes(4096))
+            case "damaged":
+                data[15] ^= 1
+                note.write_bytes(data)
+            case "cut":
+                note.write_bytes(data[:-1])
+            case "empty":
+                note.write_bytes(b"")
+            case "a link":
+                note.rename(aside / "elsewhere")
+                note.symlink_to("elsewhere")
+        whole = [one for one in salvaged(aside) if isinstance(one, bytes)]
+        assert whole in (RECORDS[:5] + RECORDS[6:], RECORDS[:4] + RECORDS[6:])
 
     def test_trimming_up_to_it_does_not_hide_it(self, spool: Spool) -> None:
         leave_without(spool, 5, RECORDS)
@@ -168,10 +210,9 @@ class TestOpening:
         if "key" in field and not number:  # where the log begins nothing else can tell
             number = len(got)
         assert got == records[:number]
-        aside = spool.directory / "s.lmdb.quarantine-1" / "data.mdb"
-        salvaged = list(LmdbTools().salvage(aside))
-        left = [one for one in salvaged if isinstance(one, bytes)]
-        assert len(salvaged) > len(left), "the damage is told"
+        aside = spool.directory / "s.lmdb.quarantine-1"
+        left = [one for one in salvaged(aside) if isinstance(one, bytes)]
+        assert len(salvaged(aside)) > len(left), "the damage is told"
         assert left == records[1000 - len(left) :]
         assert 1000 - number - 2 <= len(left) <= 1000 - number
 
@@ -246,6 +287,10 @@ def test_setting_aside_can_be_interrupted_at_any_line(spool: Spool) -> None:
             shutil.rmtree(aside)
         if not came:
             break
+
+
+def salvaged(aside: Path) -> list[bytes | Damage]:
+    return list(LmdbTools().salvage(aside / "data.mdb"))
 
 
 def flip(spool: Spool, field: str, record: bytes) -> None:

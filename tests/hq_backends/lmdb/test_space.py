@@ -202,6 +202,7 @@ class TestGivingBack:
             b"%04d" % n for n in range(170, 200)
         ]
 
+    @pytest.mark.slow
     def test_copying_can_be_interrupted_at_any_line(
         self, spool: Spool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
