@@ -25,6 +25,8 @@ _SOON: Final = 4.0
 """Seconds in which all has to be looked at."""
 NEW: Final = items(BATCH, start=1000)
 ITEM: Final = 10
+FRAMING: Final = {"memory": 4, "file": 4, "lmdb": 8}
+"""Bytes that a record costs besides."""
 
 Kind = Literal["memory only", "overflowing", "durable"]
 KINDS: Final[tuple[Kind, ...]] = ("memory only", "overflowing", "durable")
@@ -125,7 +127,7 @@ def _in_vain(world: World) -> list[list[bytes]]:
 
 
 def _wait_in_vain_for_room(world: World) -> Callable[[], object]:
-    each = ITEM + 4
+    each = ITEM + FRAMING[world.backend]
     world.open(0, 2, when_full="block", max_overflow_bytes=3 * each)
     world.there = items(3 if world.kind == "durable" else 5, size=ITEM)
     for item in world.there:
@@ -134,7 +136,7 @@ def _wait_in_vain_for_room(world: World) -> Callable[[], object]:
 
 
 def _drop_the_oldest(world: World) -> Callable[[], object]:
-    each = ITEM + 4
+    each = ITEM + FRAMING[world.backend]
     world.open(0, 2, when_full="drop_oldest", max_overflow_bytes=3 * each)
     world.there = items(3 if world.kind == "durable" else 5, size=ITEM)
     for item in world.there:
