@@ -1,4 +1,9 @@
-"""Checks of arguments, worded once."""
+"""Checks of arguments, worded once.
+
+A number that is larger than anything can count is as good as the largest that the machine has.
+"""
+
+import sys
 
 __all__ = ["choice", "instance", "positive_int", "positive_seconds", "seconds"]
 
@@ -9,7 +14,7 @@ def positive_int(name: str, value: object) -> int:
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
-    return value
+    return min(value, sys.maxsize)
 
 
 def seconds(name: str, value: object) -> float:
@@ -25,7 +30,7 @@ def positive_seconds(name: str, value: object) -> float:
     """`value`, if it is a number above 0; else `TypeError` or `ValueError` naming it."""
     if seconds(name, value) == 0:
         raise ValueError(f"{name} must be more than 0 seconds")
-    return float(value)  # type: ignore[arg-type] # as was just seen
+    return float(min(value, sys.maxsize))  # type: ignore[call-overload] # it is a number
 
 
 def choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 """Limiters: may the producer go on? Pure: the time comes in as an argument."""
 
 import math
+import sys
 
 from hq_core.checks import positive_int
 
@@ -17,11 +18,11 @@ class TokenBucket:
     def __init__(self, rate: float = 10_000, burst: int = 1_000) -> None:
         if not isinstance(rate, (int, float)) or isinstance(rate, bool):
             raise TypeError(f"rate must be a number, not {type(rate).__name__}")
-        if not (0 < rate < math.inf):
+        if not (0 < rate <= sys.float_info.max):
             raise ValueError(f"rate must be positive and finite, not {rate}; Unlimited() has none")
         self._rate = rate
         self._burst = positive_int("burst", burst)
-        self._tokens = float(burst)
+        self._tokens = float(self._burst)
         self._updated = -math.inf
 
     @property

@@ -19,6 +19,7 @@ class InlinePump(Pump):
 
     def __init__(self) -> None:
         self._stepping = threading.RLock()  # reentrant: a signal's handler may close the queue
+        self._wanted = False
 
     @override
     def start(self, step: Callable[[], bool], name: str) -> None:
@@ -27,10 +28,15 @@ class InlinePump(Pump):
 
     @override
     def wake(self) -> None:
-        """Move what there is room for, now."""
-        with self._stepping:
-            while self._step():
-                pass
+        """Move what there is room for, now. Where a thread is at it, that goes on with this."""
+        self._wanted = True
+        while self._wanted and self._stepping.acquire(blocking=False):
+            try:
+                self._wanted = False
+                while self._step():
+                    pass
+            finally:
+                self._stepping.release()
 
     @override
     def stop(self) -> None:
@@ -52,6 +58,7 @@ class ThreadPump(Pump):
         self._thread: threading.Thread | None = None
         self._threadless = InlinePump()
         self._stopping = False
+        self._told = False  # that there is no thread to be had
 
     @override
     def start(self, step: Callable[[], bool], name: str) -> None:
@@ -63,13 +70,17 @@ class ThreadPump(Pump):
     @override
     def wake(self) -> None:
         """Let the thread run `step` until there is nothing more to do."""
+        failure = None
         with self._lock:
             if self._thread is None and not self._stopping:
-                self._thread = self._begin()
-        if self._thread is None:
-            self._threadless.wake()
-        else:
+                failure = self._begin()
+        if self._thread is not None:
             self._alarm.set()
+            return
+        if failure is not None and not self._told:
+            self._told = True
+            _log.warning("%s has no thread: %s", self._name, failure)
+        self._threadless.wake()
 
     @override
     def stop(self) -> None:
@@ -83,14 +94,15 @@ class ThreadPump(Pump):
             return  # from within a step; or at the end of the program, when it runs no more
         thread.join()
 
-    def _begin(self) -> threading.Thread | None:
-        try:  # an interpreter may have no threads, or no daemons
+    def _begin(self) -> RuntimeError | None:
+        """Start it; why there is none: an interpreter may have no threads, or no daemons."""
+        try:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             thread.start()
         except RuntimeError as exc:
-            _log.warning("%s has no thread: %s", self._name, exc)
-            return None
-        return thread
+            return exc
+        self._thread = thread
+        return None
 
     def _run(self) -> None:
         while True:

@@ -289,12 +289,19 @@ class HybridQueue:
         waiter = None
         if engine.when_full == "block":
             waiter = ThreadWaiter((len(items), sum(map(len, items))))
-        while True:
-            if deadline is not None and time.monotonic() >= deadline:
-                waiter = None
-            if engine.spill(items, offered, waiter, patience(deadline, timeout)) or waiter is None:
-                return
-            self._sleep(waiter, deadline)
+        parking = waiter
+        try:
+            while True:
+                if deadline is not None and time.monotonic() >= deadline:
+                    parking = None
+                until = patience(deadline, timeout)
+                if engine.spill(items, offered, parking, until) or parking is None:
+                    return
+                self._sleep(parking, deadline)
+        except BaseException:
+            if waiter is not None and waiter.place:  # that it was woken is for another then
+                engine.withdraw(waiter)
+            raise
 
     def _wait_for(
         self,
@@ -305,31 +312,31 @@ class HybridQueue:
         beside: Callable[[], bytes | None] | None = None,
     ) -> list[bytes]:
         """`beside` may have an item if the queue has none: `withdraw` wakes who is to ask it."""
-        waiter = None
-        while True:
-            # Mostly there is something, so the first time nobody parks.
-            items = self._engine.take(max_items, waiter, patience(deadline, timeout), lease=lease)
-            if items:
-                return items
-            if beside is not None and (item := beside()) is not None:
-                if waiter is not None:
-                    self._engine.withdraw(waiter)
-                return [item]
-            if deadline is not None and time.monotonic() >= deadline:
-                if waiter is not None:
-                    self._engine.withdraw(waiter)
-                raise DequeueTimeout(f"nothing came within {timeout} s: {why_empty(self._engine)}")
-            if waiter is None:
-                waiter = ThreadWaiter()
-            else:
-                self._sleep(waiter, deadline)
+        engine = self._engine
+        waiter: ThreadWaiter | None = None
+        try:
+            while True:
+                # Mostly there is something, so the first time nobody parks.
+                items = engine.take(max_items, waiter, patience(deadline, timeout), lease=lease)
+                if items:
+                    return items
+                if beside is not None and (item := beside()) is not None:
+                    if waiter is not None:
+                        engine.withdraw(waiter)
+                    return [item]
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise DequeueTimeout(f"nothing came within {timeout} s: {why_empty(engine)}")
+                if waiter is None:
+                    waiter = ThreadWaiter()
+                else:
+                    self._sleep(waiter, deadline)
+        except BaseException:
+            if waiter is not None and waiter.place:  # that it was woken is for another then
+                engine.withdraw(waiter)
+            raise
 
     def _sleep(self, waiter: ThreadWaiter, deadline: float | None) -> None:
-        """Sleep until woken, or until it is time to look; whatever else ends it withdraws."""
-        woken = False
-        try:
-            ends = min(_NEVER if deadline is None else deadline, self._engine.look_again())
-            woken = waiter.wait(min(max(0.0, ends - time.monotonic()), threading.TIMEOUT_MAX))
-        finally:
-            if not woken:
-                self._engine.withdraw(waiter)
+        """Sleep until woken, or until it is time to look."""
+        ends = min(_NEVER if deadline is None else deadline, self._engine.look_again())
+        if not waiter.wait(min(max(0.0, ends - time.monotonic()), threading.TIMEOUT_MAX)):
+            self._engine.withdraw(waiter)

@@ -273,22 +273,28 @@ class AsyncHybridQueue:
         waiter = None
         if engine.when_full == "block":
             waiter = LoopWaiter((len(items), sum(map(len, items))))
-        while True:
-            if deadline is not None and monotonic() >= deadline:
-                waiter = None
-            until = patience(deadline, timeout)
-            if until is not None:  # at least so long that an idle worker begins with it
-                until = max(until, monotonic() + PATIENCE)
-            spill = functools.partial(engine.spill, items, offered, waiter, until, holder)
-            try:
-                accepted = await self._worker.see_through(spill, until=until)
-            except TimeoutError:
-                raise QueueFull(
-                    "memory is full, and the backend is busy with other calls"
-                ) from None
-            if accepted or waiter is None:
-                return
-            await self._sleep(waiter, deadline)
+        parking = waiter
+        try:
+            while True:
+                if deadline is not None and monotonic() >= deadline:
+                    parking = None
+                until = patience(deadline, timeout)
+                if until is not None:  # at least so long that an idle worker begins with it
+                    until = max(until, monotonic() + PATIENCE)
+                spill = functools.partial(engine.spill, items, offered, parking, until, holder)
+                try:
+                    accepted = await self._worker.see_through(spill, until=until)
+                except TimeoutError:
+                    raise QueueFull(
+                        "memory is full, and the backend is busy with other calls"
+                    ) from None
+                if accepted or parking is None:
+                    return
+                await self._sleep(parking, deadline)
+        except BaseException:
+            if waiter is not None and waiter.place:  # that it was woken is for another then
+                engine.withdraw(waiter)
+            raise
 
     async def _wait_for(
         self,
@@ -297,22 +303,26 @@ class AsyncHybridQueue:
         timeout: float | None,
         lease: Lease | None = None,
     ) -> list[bytes]:
-        engine = self._engine
+        engine, holder = self._engine, _this_task()
         waiter = LoopWaiter()
-        holder = _this_task()
         until = patience(deadline, timeout)
-        while True:
-            over = deadline is not None and monotonic() >= deadline
-            parked = None if over else waiter
-            items = engine.grab(max_items, parked, holder=holder, lease=lease)
-            if items:
-                return items
-            if items is None and (until is None or monotonic() < until):
-                await self._refill(until)
-            elif over:
-                raise DequeueTimeout(_why_empty(engine, timeout))
-            elif items is not None:
-                await self._sleep(waiter, deadline)
+        try:
+            while True:
+                over = deadline is not None and monotonic() >= deadline
+                items = engine.grab(max_items, None if over else waiter, holder=holder, lease=lease)
+                if items:
+                    return items
+                if items is None and (until is None or monotonic() < until):
+                    await self._refill(until)
+                elif over:
+                    why = f"nothing came within {timeout} s: {why_empty(engine)}"
+                    raise DequeueTimeout(why)
+                elif items is not None:
+                    await self._sleep(waiter, deadline)
+        except BaseException:
+            if waiter.place:  # that it was woken is for another then
+                engine.withdraw(waiter)
+            raise
 
     async def _refill(self, until: float | None) -> None:
         """What `grab` waits for, off the loop; given up at `until`, which it may outlive."""
@@ -327,14 +337,10 @@ class AsyncHybridQueue:
         return self._refilling
 
     async def _sleep(self, waiter: LoopWaiter, deadline: float | None) -> None:
-        """Sleep until woken, or until it is time to look; whatever else ends it withdraws."""
-        woken = False
-        try:
-            look = self._engine.look_again()
-            woken = await waiter.wait(look if deadline is None else min(deadline, look))
-        finally:
-            if not woken:
-                self._engine.withdraw(waiter)
+        """Sleep until woken, or until it is time to look."""
+        look = self._engine.look_again()
+        if not await waiter.wait(look if deadline is None else min(deadline, look)):
+            self._engine.withdraw(waiter)
 
 
 class _Leasing:
@@ -386,9 +392,7 @@ class _NotOpen:
             raise QueueClosed(f"the queue {self._stream_id!r} is closed")
 
     def __getattr__(self, name: str) -> NoReturn:
-        advice = (
-            "" if self.how == "closed" else ": enter it with `async with`, or await its open()"
-        )
+        advice = "" if self.how == "closed" else ": enter it with `async with`, or await its open()"
         raise QueueClosed(f"the queue {self._stream_id!r} is {self.how}{advice}")
 
 
@@ -434,8 +438,3 @@ def _this_task() -> Holder:
     task = asyncio.current_task()
     assert task is not None, "coroutines run in tasks"
     return weakref.ref(task)
-
-
-def _why_empty(engine: Engine, timeout: float | None) -> str:
-    """What to say when nothing came."""
-    return f"nothing came within {timeout} s: {why_empty(engine)}"

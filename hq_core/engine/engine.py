@@ -25,17 +25,19 @@ Rules:
   one what its holders are done with (`in_flight`). Trims are gathered: a refill makes one.
 """
 
+import copy
+import functools
 import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal, NoReturn
+from typing import Concatenate, Final, Literal, NoReturn, ParamSpec, TypeVar
 
 from hq_core.engine.accounts import Accounts
 from hq_core.engine.forks import ParentsLock, disown_in_child
 from hq_core.engine.holders import this_thread
-from hq_core.engine.in_flight import Holder, InFlight, Run
+from hq_core.engine.in_flight import Holder, InFlight, Run, State
 from hq_core.engine.leases import Lease
 from hq_core.engine.locks import PATIENCE, Locks
 from hq_core.engine.notices import Notices
@@ -75,6 +77,8 @@ _CONSEQUENCES: Final[dict[WhenFull, str]] = {
     "drop_oldest": "its oldest items are dropped",
     "drop_newest": "new items are dropped",
 }
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _NOW: Final = 0.0
 """A time that has come."""
 _OVER: Final = ("lost", "closed", "forked")
@@ -83,6 +87,22 @@ _OVER: Final = ("lost", "closed", "forked")
 
 def _nobody() -> None:
     """A `Holder` that has ended: the one of what a policy drops."""
+
+
+def _whole(
+    call: "Callable[Concatenate[Engine, _P], _T]",
+) -> "Callable[Concatenate[Engine, _P], _T]":
+    """A call of the engine that ends with what its interruptions have left to do."""
+
+    @functools.wraps(call)
+    def whole(engine: "Engine", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return call(engine, *args, **kwargs)
+        finally:
+            if engine._errands:
+                engine._afterwards()
+
+    return whole
 
 
 class Engine:
@@ -133,7 +153,7 @@ class Engine:
         self._pumped = least, min(READ_BYTES, most_bytes // 2)  # room that pays for the pump
         self._notices = Notices()
         self._errands = False  # there is something to do once no lock is held
-        self._closing = False  # such as what is left of `close`
+        self._closing = False  # such as the part of `close` that takes I/O
         self.pumping = Pumping(
             pump,
             stream_id,
@@ -164,41 +184,45 @@ class Engine:
         now = self._clock()
         taken = False
         locks = self._locks
-        with locks.mutex:
-            if locks.inside:
-                locks.refuse_reentry()
-            if self.state != "open":
-                self._refuse()
-            locks.inside = True
-            try:
-                admitted = self._limiter.admit(1, now)
-                overflow = self.overflow
-                if admitted and not self.durable and overflow.depth == overflow.passed:
-                    taken = self._memory.offer_one(item)
-                    if taken:
-                        self._accounts.enqueued += 1
-                        if now >= self._accounts.ages.due:
-                            self._accounts.mark(1, self._span(), now)
-                        if self._consumers.waiting:
-                            self._consumers.wake(1)
-            except BaseException:
-                self._mend()
-                raise
-            finally:
-                locks.inside = False
-            if not admitted:
-                self._accounts.rate_limited += 1
-                raise _rate_limited(self._limiter, 1)
-        if self._errands:
-            self._afterwards()
+        try:
+            with locks.mutex:
+                if locks.inside:
+                    locks.refuse_reentry()
+                if self.state != "open":
+                    self._refuse()
+                locks.inside = True
+                try:
+                    admitted = self._limiter.admit(1, now)
+                    overflow = self.overflow
+                    if admitted and not self.durable and overflow.depth == overflow.passed:
+                        taken = self._memory.offer_one(item)
+                        if taken:
+                            self._accounts.enqueued += 1
+                            if now >= self._accounts.ages.due:
+                                self._accounts.mark(1, self._span(), now)
+                            if self._consumers.waiting:
+                                self._consumers.wake(1)
+                except BaseException:
+                    self._mend()
+                    raise
+                finally:
+                    locks.inside = False
+                if not admitted:
+                    self._accounts.rate_limited += 1
+                    raise _rate_limited(self._limiter, 1)
+        finally:
+            if self._errands:
+                self._afterwards()
         return None if taken else now
 
     def offer_all(self, items: Sequence[bytes]) -> float | None:
         """`offer` for a batch, all or nothing; an empty one passes while the queue is open."""
         now = self._clock()
-        taken = self._locks.change(self._put, items, now, admit=True)
-        if self._errands:
-            self._afterwards()
+        try:
+            taken = self._locks.change(self._put, items, now, admit=True)
+        finally:
+            if self._errands:
+                self._afterwards()
         return None if taken else now
 
     def spill(
@@ -221,7 +245,8 @@ class Engine:
             raise QueueFull("memory is full, and the backend is busy with another call")
         dequeued = self._accounts.dequeued
         try:
-            accepted = self._spill(items, offered, waiter, holder or this_thread.holder)
+            holder = holder or this_thread.holder
+            accepted = self._spill(items, offered, waiter, deadline, holder)
         except HybridQueueError:
             raise
         except BaseException:
@@ -245,6 +270,7 @@ class Engine:
     ) -> bytes | None:
         """The oldest item, if it takes no I/O. None: `take` has to find out."""
         item = None
+        trim = False
         locks, overflow, in_flight = self._locks, self.overflow, self._in_flight
         try:
             with locks.mutex:
@@ -253,7 +279,7 @@ class Engine:
                 locks.inside = True
                 try:
                     if in_flight.leases or in_flight.back:
-                        return None
+                        return None  # and `take` sees to what else there is to do
                     if self.durable:
                         in_flight.finish(holder or this_thread.holder)
                         if self._trim_due() == _NOW:
@@ -271,6 +297,7 @@ class Engine:
                     self._accounts.dequeued += 1
                     if self._producers.waiting:
                         self._wake_producers()
+                        trim = self._trim_due() == _NOW
                     pumping = self.pumping
                     wake = overflow.depth > 0 and not pumping.under_way and pumping.claim()
                 except BaseException:  # before others see it
@@ -281,11 +308,16 @@ class Engine:
                     locks.inside = False
             if wake:
                 self.pumping.wake()
+            if trim:  # if nobody else is at it: the pump may have no thread
+                with suppress(HybridQueueError):
+                    self.refill(-math.inf)
             if self._errands:
                 self._afterwards()
         except BaseException:
             if item is not None:
                 self._put_back([item], holder, None)
+            if self._errands:
+                self._afterwards()
             raise
         return item
 
@@ -310,16 +342,18 @@ class Engine:
                 self.refill(_earlier(deadline, self._clock() + PATIENCE), max_items)
         while True:
             items = self.grab(max_items, waiter, holder=holder, lease=lease)
-            if items and not self.durable and overflow.depth == overflow.passed > 0:
+            drained = not self.durable and overflow.depth == overflow.passed > 0
+            if items and (drained or self._trim_due() == _NOW):
                 try:
-                    with suppress(HybridQueueError):  # trim, if nobody else is at it
+                    with suppress(HybridQueueError):  # if nobody else is at it
                         self.refill(-math.inf)
                 except BaseException:
                     self._put_back(items, holder, lease)
                     raise
             if items is not None:
                 return items
-            if not self.refill(deadline):
+            is_late = deadline is not None and self._clock() >= deadline
+            if not self.refill(deadline) or is_late:
                 return []
 
     def grab(
@@ -347,6 +381,8 @@ class Engine:
         except BaseException:
             if items:
                 self._put_back(items, holder, lease)
+            if self._errands:
+                self._afterwards()
             raise
         return items if complete else None
 
@@ -383,10 +419,12 @@ class Engine:
         Done too late, when others have them: `LeaseExpired`. Done after a durable queue was closed,
         when they come again: `QueueClosed`.
         """
-        late = self._locks.change(self._end_lease, runs, done)
-        self.pumping.wake_if_needed()
-        if self._errands:
-            self._afterwards()
+        try:
+            late = self._locks.change(self._end_lease, runs, done)
+            self.pumping.wake_if_needed()
+        finally:
+            if self._errands:
+                self._afterwards()
         if late:
             raise LeaseExpired(
                 f"the lease has ended, and {late} items were given back before they were done: "
@@ -395,6 +433,7 @@ class Engine:
 
     # ---- waiting ---------------------------------------------------------------------------
 
+    @_whole
     def withdraw(self, waiter: Waiter) -> None:
         """The owner of `waiter` gives up. If it had been woken already, others are in its stead."""
         with self._locks.mutex:
@@ -404,6 +443,7 @@ class Engine:
                 self._lessees.wake(1)
                 self._wake_producers()
 
+    @_whole
     def look_again(self) -> float:
         """When a waiter is to try again though nobody has woken it: a lease ends then, a trim that
         failed is to be repeated, or a holder may have ended, which nobody says. Seconds of the
@@ -418,25 +458,31 @@ class Engine:
 
     # ---- state -----------------------------------------------------------------------------
 
+    @_whole
     def counts(self) -> tuple[int, int, int]:
         """`depth`, `enqueued` and `dequeued` of `stats`, for who asks at each item."""
         with self._locks.mutex:
-            if self._in_flight.leases:
+            if self._in_flight.leases and not self._locks.inside:
                 self._end_lease(self._in_flight.lapsed(self._clock()), False)
             depth = self._there() - self._in_flight.leased()[0]
             return depth, self._accounts.enqueued, self._accounts.dequeued
 
+    @_whole
     def stats(self) -> QueueStats:
         """A snapshot of one moment."""
-        overflow, memory = self.overflow, self._memory
+        overflow, memory, accounts = self.overflow, self._memory, self._accounts
+        amid = self._locks.mutex._is_owned()
         with self._locks.mutex:
             now = self._clock()
-            if self._in_flight.leases:
+            if self._in_flight.leases and not amid:
                 self._end_lease(self._in_flight.lapsed(now), False)
             there, leased = self._there(), self._in_flight.leased()[0]
+            if amid:  # in the middle of this thread's own call: as if that had ended here
+                accounts = copy.copy(accounts)
+                accounts.reconcile(there)
             most_items, most_bytes = memory.capacity()
             by_count = most_bytes >= most_items * MAX_MESSAGE_BYTES  # then that is what limits
-            return self._accounts.snapshot(
+            return accounts.snapshot(
                 now,
                 span=self._span(),
                 stream_id=self.stream_id,
@@ -468,11 +514,14 @@ class Engine:
 
     def shut_down(self) -> None:
         """Refuse new items; consumers drain the rest, then meet `QueueClosed`."""
+        amid = self._locks.any_is_mine()
         with self._locks.mutex:
             if self.state == "open":
                 self.state = "shut down"
-                wake_all(self._lines)
-                self._errands = self._locks.inside  # it may be about to park: see `_afterwards`
+                if amid:
+                    self._errands = True  # the interrupted call wakes them, when it is whole
+                else:
+                    wake_all(self._lines)
 
     def close(
         self,
@@ -485,21 +534,27 @@ class Engine:
         """Refuse everything, wake everybody, discard (if durable: keep) what is left.
 
         `finish`: the caller is done with what it holds. `keep`: what is stored stays in any case.
-        Without `io` the rest, which takes I/O, is for the next call.
+        Without `io` the rest, which takes I/O, is for the next call. Raises `BackendError`.
         """
         if self.state == "forked":
             return
+        amid = self._locks.any_is_mine()
         with self._locks.mutex:
             if self.state != "closed":
                 self.state = "closed"
                 self._keeps = keep or self.durable
-            if finish and not self._locks.inside:
+            self._closing = self._closing or io
+            if amid:  # the call that this one has interrupted does it, when it is whole
+                self._errands = True
+                return
+            if finish:
                 self._in_flight.finish(holder or this_thread.holder)
             wake_all(self._lines)
-            if not io:
-                return
-            self._errands = self._closing = True
-        self._afterwards()
+        if io:
+            try:
+                self._unwinding.run(wait=not self.pumping.in_step())
+            finally:
+                self._notices.say()
 
     def lose(self, error: HybridQueueError) -> None:
         """Another owner has the stream: drop what was read ahead, and touch nothing of theirs."""
@@ -556,16 +611,21 @@ class Engine:
     # ---- inside: locks and interruptions ---------------------------------------------------
 
     def _afterwards(self) -> None:
-        """What is left to do once no lock is held: finish closing, and log."""
+        """What is left to do once no lock is held: what an interruption was not to do, and log."""
         if self.state == "forked" or self._locks.any_is_mine():
             return  # this call is within another one of this thread, which comes here too
-        closing, self._closing, self._errands = self._closing, False, False
+        self._errands = False  # first: from now on there may be others
         try:
             if self.state != "open":  # a call that was interrupted by that may have parked since
                 with self._locks.mutex:
                     wake_all(self._lines)
-            if closing:
-                self._unwinding.run(wait=not self.pumping.in_step())
+            if self._closing:
+                self._unwinding.run(wait=False)
+        except Exception as exc:  # not the trouble of the call that ends here
+            self._notices.add(logging.ERROR, "closing %r failed: %s", self.stream_id, exc)
+        except BaseException:
+            self._errands = True
+            raise
         finally:
             self._notices.say()
 
@@ -638,7 +698,12 @@ class Engine:
         return True
 
     def _spill(
-        self, items: Sequence[bytes], offered: float, waiter: Waiter | None, holder: Holder
+        self,
+        items: Sequence[bytes],
+        offered: float,
+        waiter: Waiter | None,
+        deadline: float | None,
+        holder: Holder,
     ) -> bool:
         """Holds `io` only."""
         overflow, change = self.overflow, self._locks.change
@@ -653,25 +718,52 @@ class Engine:
             self._spilling = True
             if change(self._put, items, offered):
                 return True
+            contacts = overflow.contacts
             full = self._append(items, offered)
             if full is None:
                 return True
-            change(self._in_flight.finish, holder)  # it is here: so it is done with what it took
-            with suppress(HybridQueueError):  # a consumer's trouble, not this producer's
-                if self._refill(wanted=0):
-                    continue
-            by_bound = full.__cause__ is None
-            if self.when_full == "drop_oldest":
-                pinned = self._in_flight.pinned()
-                # If nothing is stored, memory is what is dropped from, and where the items go then.
-                helps = not (overflow.stored or self.durable) or overflow.dropping_helps(
-                    items, before, pinned, by_bound=by_bound
-                )
-                if helps and change(self._drop_oldest):
-                    continue
-            accepted = change(self._no_room, items, offered, waiter, full)
+            if self._make_room(items, before, holder, by_bound=full.__cause__ is None):
+                continue
+            if deadline is not None and self._clock() >= deadline:
+                waiter = None
+            accepted = change(self._no_room, items, offered, waiter, full, contacts)
             if accepted is not None:
                 return accepted
+
+    def _make_room(
+        self, items: Sequence[bytes], before: int, holder: Holder, *, by_bound: bool
+    ) -> bool:
+        """Finish, trim, refill, drop: whether any of it may have helped. Holds `io` only.
+
+        `before`: live bytes when this began. `by_bound`: it is our own that `items` do not fit in.
+        """
+        overflow, change = self.overflow, self._locks.change
+        change(self._in_flight.finish_oldest, holder)  # it is here, and does not ask for more
+        readable = True
+        try:
+            if self._refill(wanted=0):
+                return True
+        except HybridQueueError:  # a consumer's trouble, not this producer's
+            readable = False
+        if self.when_full != "drop_oldest":
+            return False
+        # If nothing is stored, memory is what is dropped from, and where the items go then.
+        if (overflow.stored or self.durable) and not overflow.dropping_helps(
+            items, before, self._in_flight.pinned(), by_bound=by_bound
+        ):
+            return False
+        dropped: list[bytes] = []
+        try:
+            change(self._collect, dropped, 1, _nobody, None)
+        except BaseException:
+            self._put_back(dropped, _nobody, None)
+            raise
+        with self._locks.mutex:
+            self._accounts.dequeued -= len(dropped)
+            self._accounts.drop(len(dropped))
+            self._in_flight.finish(_nobody)
+        readable = readable and overflow.damage is None
+        return bool(dropped or (readable and overflow.unread))
 
     def _append(self, items: Sequence[bytes], offered: float) -> HybridQueueError | None:
         """None: they are stored; otherwise why there is no room for them. Holds `io` only."""
@@ -698,6 +790,7 @@ class Engine:
         offered: float,
         waiter: Waiter | None,
         full: HybridQueueError,
+        contacts: int,
     ) -> bool | None:
         """Apply ``when_full``. Holds `io` too. None: try again."""
         if self._put(items, offered):  # memory may have drained while the backend was asked
@@ -708,8 +801,8 @@ class Engine:
         if self.when_full == "drop_newest" or (self.when_full == "drop_oldest" and is_away):
             self._accounts.drop_newest(len(items))
             return True
-        if is_away and waiter is not None and not self.overflow.away:
-            return None  # it is back by now
+        if waiter is not None and self.overflow.contacts != contacts:
+            return None  # it is back, or has room, by now
         something_may_change = self._there() or self.overflow.depth or self.overflow.away
         if waiter is None or not something_may_change:
             if self.when_full == "drop_oldest":
@@ -720,22 +813,6 @@ class Engine:
         if stood_at:  # it was woken in vain
             self._wake_producers(stood_at)
         return False
-
-    def _drop_oldest(self) -> bool:
-        """Drop the oldest item; whether it was, or can be brought to hand. Holds `io` too."""
-        overflow, dropped = self.overflow, list[bytes]()
-        try:
-            self._collect(dropped, 1, _nobody, None)
-        except BaseException:
-            self._put_back(dropped, _nobody, None)
-            raise
-        self._accounts.dequeued -= len(dropped)
-        self._accounts.drop(len(dropped))
-        self._in_flight.finish(_nobody)
-        if dropped or overflow.away or overflow.retry_trim < math.inf:
-            return bool(dropped)
-        can_read = overflow.unread and overflow.damage is None
-        return bool(can_read or (overflow.passed and not self.durable))
 
     def _wake_producers(self, after: int = 0) -> None:
         """Wake those after the place `after` for whom there is room."""
@@ -793,6 +870,8 @@ class Engine:
                 self._collect(into, max_items, holder, lease)
                 if into and self._producers.waiting:
                     self._wake_producers()
+                if into and waiter is not None and waiter.place and in_flight.leases:
+                    self._consumers.wake(1)  # it may be the one that knew when a lease ends
             except BaseException:  # before others see it
                 self._put_back(into, holder, lease)
                 into.clear()
@@ -861,6 +940,8 @@ class Engine:
         for run in runs:
             if not done:
                 in_flight.give_back(run)
+            elif run.state is State.DONE:
+                continue  # it was said before
             elif in_flight.ack(run):
                 self._accounts.dequeued += run.count
             else:

@@ -246,6 +246,11 @@ class InFlight:
             del self._held[holder]
             self.advance()
 
+    def finish_oldest(self, holder: Holder) -> None:
+        """`holder` is done with what it holds, if that is what keeps the log from being trimmed."""
+        if self.runs and self.runs[0].holder == holder:
+            self.finish(holder)
+
     def ack(self, run: Run) -> bool:
         """The lease of `run` is done; False: its items are with somebody else by now."""
         if run.state is State.BACK and run in self.runs:  # late, but nobody has taken them again

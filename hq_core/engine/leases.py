@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Final, Protocol
 
 from hq_core.engine.in_flight import Run
-from hq_core.errors import HybridQueueError
+from hq_core.errors import HybridQueueError, ReentrantCallError
 
 __all__ = ["LEASE_SECONDS", "Lease"]
 
@@ -52,6 +52,8 @@ class Lease:
     def _end(self, *, done: bool) -> None:
         try:
             self._lessor.end_lease(self.runs, done=done)
+        except ReentrantCallError:
+            raise
         except HybridQueueError:
             self.runs = []
             raise

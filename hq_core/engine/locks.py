@@ -2,12 +2,13 @@
 
 `mutex` is held for microseconds, `io` for as long as a call on the backend takes. A signal handler
 or a finaliser may come in the middle of its thread's own call, holding either: the mutex lets it
-in, since some things work there, and `inside` says that something is half changed.
+in, since some things work there, and `inside` says that something is half changed. What such a
+call may not do itself is left to the end of the call that it interrupted.
 """
 
 import sys
 from collections.abc import Callable
-from threading import TIMEOUT_MAX, RLock
+from threading import TIMEOUT_MAX, RLock, get_ident
 from time import monotonic
 from types import TracebackType
 from typing import Final, NoReturn, ParamSpec, Protocol, TypeVar, cast
@@ -50,6 +51,8 @@ class Locks:
         self.io = cast(OwnedLock, RLock())
         self.inside = False
         """Whether a change under the mutex is under way; only its own thread can see it so."""
+        self.waking: set[int] = set()
+        """Threads in the middle of waking the pump, which has locks of its own."""
         self._stream_id = stream_id
         self.mend = mend
 
@@ -101,7 +104,7 @@ class Locks:
 
     def any_is_mine(self) -> bool:
         """Whether this thread is in the middle of a call."""
-        return self.mutex._is_owned() or self.io._is_owned()
+        return self.mutex._is_owned() or self.io._is_owned() or get_ident() in self.waking
 
     def refuse_reentry(self) -> NoReturn:
         """Raise `ReentrantCallError`."""

@@ -41,7 +41,10 @@ class Notices:
         as what handlers raise does: the caller's item is accepted, and it must not seem otherwise.
         """
         while self.pending:
-            level, message, args, exc = self.pending.pop(0)
+            try:
+                level, message, args, exc = self.pending.pop(0)
+            except IndexError:  # another thread has said it
+                return
             try:
                 _log.log(level, message, *args, exc_info=exc)
             except Exception:

@@ -81,7 +81,8 @@ class Overflow:
         """Payload bytes of the last append, and when it was offered."""
         self._droppable = 0  # bytes that a full store had to be freed of before it had room again
         self._retry_after = _FIRST_RETRY
-        self._contacts = 0
+        self.contacts = 0
+        """How often the store has said that it can be reached, or has room."""
         self._only_io_is_mine = only_io_is_mine
         self._lose = lose
 
@@ -120,7 +121,7 @@ class Overflow:
 
     def in_contact(self) -> None:
         """The store can be reached again, or says that it has room."""
-        self._contacts += 1
+        self.contacts += 1
         self.away = False
 
     # ---- calls on the backend: holding `_io` only --------------------------------------------
@@ -242,11 +243,11 @@ class Overflow:
 
     def _call(self, method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         assert self._only_io_is_mine(), "a backend is called holding `_io`, and not the mutex"
-        contacts = self._contacts
+        contacts = self.contacts
         try:
             result = method(*args, **kwargs)
         except BackendUnavailable:
-            if contacts == self._contacts:  # else it is back already
+            if contacts == self.contacts:  # else it is back already
                 self.away = True
             raise
         except StreamLostError as exc:

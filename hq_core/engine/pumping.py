@@ -1,8 +1,9 @@
 """When the pump of a queue is woken, and what it does then."""
 
 import logging
+import math
 from collections.abc import Callable
-from threading import get_ident
+from threading import Thread, current_thread, get_ident
 
 from hq_core.engine.locks import Locks
 from hq_core.engine.notices import Notices
@@ -34,7 +35,7 @@ class Pumping:
         self.pump = pump
         self.under_way = False
         self.rests = False
-        self._stepping = 0  # the thread in which steps run: the pump's own, or one that wakes it
+        self._stepping: Thread | None = None  # where steps run: the pump's thread, or who wakes it
         self._stream_id = stream_id
         self._locks = locks
         self._notices = notices
@@ -63,27 +64,37 @@ class Pumping:
     def wake(self) -> None:
         """Wake it, having claimed that. Holds no lock. What fails is the pump's trouble, and not
         that of the caller, who may hold items by now."""
+        waking = self._locks.waking
+        waking.add(get_ident())
         try:
             self.pump.wake()
-            if self.in_step():  # it has no thread of its own, and the steps are over
-                self._stepping = 0
         except Exception as exc:
             with self._locks.mutex:
                 self.under_way, self.rests = False, True
                 self._note("cannot be woken", exc)
-            self._afterwards()
+        finally:
+            waking.discard(get_ident())
+            if self.in_step():  # it has no thread of its own, and the steps are over
+                self._stepping = None
+        self._afterwards()
 
     def in_step(self) -> bool:
         """Whether this call comes from the thread that steps: a step, or what interrupts it."""
-        return self._stepping == get_ident()
+        return self._stepping is current_thread()
 
     def step(self) -> bool:
-        """Move a batch; whether there is more to do. Holds no lock."""
-        achieved = goes_on = False
+        """Move a batch; whether there is more to do. Holds no lock.
+
+        In the pump's own thread nothing comes out of it; in one that wakes the pump, and does not
+        wait for the backend here, interruptions do.
+        """
+        achieved = goes_on = refused = False
         had_work = True
-        self._stepping = get_ident()
+        self._stepping = current_thread()
+        is_wakers = get_ident() in self._locks.waking
         try:
-            if not self._locks.enter_io(None):
+            if not self._locks.enter_io(-math.inf if is_wakers else None):
+                refused = True  # who holds `io` wakes the pump if there is work then
                 return False
             try:
                 # Not earlier: another call may have done the work while this one waited for `io`.
@@ -100,16 +111,21 @@ class Pumping:
         except Exception as exc:  # the consumer that needs these items will meet it too
             with self._locks.mutex:
                 self._note("rests", exc)
+        except BaseException as exc:
+            if is_wakers:
+                raise
+            with self._locks.mutex:  # it would end the pump's thread, and nobody would know
+                self._note("rests", exc)
         finally:
             with self._locks.mutex:
                 self.under_way = False
                 more = self._has_work()
-                self.rests = more and had_work and not achieved
-                self.under_way = goes_on = more and not self.rests
+                self.rests = more and had_work and not (achieved or refused)
+                self.under_way = goes_on = more and not (self.rests or refused)
             self._afterwards()
         return goes_on
 
-    def _note(self, what: str, exc: Exception) -> None:
+    def _note(self, what: str, exc: BaseException) -> None:
         known = isinstance(exc, HybridQueueError)
         level = logging.WARNING if known else logging.ERROR
         message = f"the pump of %r {what}: %s"

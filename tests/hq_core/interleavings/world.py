@@ -311,7 +311,10 @@ def patch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hq_core.engine.opening.StreamLock", NoLock)
     monkeypatch.setattr("hq_core.engine.opening.Directory", FakeDirectory)
     monkeypatch.setattr("hq_core.engine.engine.this_thread", ThisThread())
-    monkeypatch.setattr("hq_core.engine.pumping.get_ident", lambda: id(world.scheduler.life))
+    monkeypatch.setattr("hq_core.engine.pumping.current_thread", lambda: world.scheduler.life)
+    for module in ("locks", "pumping"):
+        ident = f"hq_core.engine.{module}.get_ident"
+        monkeypatch.setattr(ident, lambda: id(world.scheduler.life))
     monkeypatch.setattr("hq_core.queue.Handle", lambda engine: SimpleNamespace(engine=engine))
     monkeypatch.setattr("hq_core.queue.time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr("hq_core.engine.handle.time", SimpleNamespace(monotonic=clock))

@@ -1,9 +1,11 @@
 """Who waits sleeps: nobody tries again unless something has changed, or a time has come."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +35,12 @@ class Refusing:
 
 
 def parked(queue: HybridQueue) -> list[ThreadWaiter]:
-    waiting: Any = queue._engine._producers.waiting
-    return sorted(sum(waiting.values(), []), key=lambda waiter: waiter.place)
+    waiting: Any = itertools.chain(*queue._engine._producers.waiting.values())
+    return sorted(waiting, key=lambda waiter: waiter.place)
+
+
+def are_parked(queue: HybridQueue, count: int) -> bool:
+    return len(parked(queue)) == count
 
 
 @pytest.fixture
@@ -64,8 +70,8 @@ def test_a_refusal_wakes_no_other_producer(
     store.trouble = trouble
     threads = []
     for number in range(producers):
-        threads.append(started(lambda n=number: queue.enqueue(b"%d" % n)))
-        until(lambda n=number: len(parked(queue)) == n + 1)
+        threads.append(started(partial(queue.enqueue, b"%d" % number)))
+        until(partial(are_parked, queue, number + 1))
     before = store.asked
     waiters = parked(queue)
     with pytest.raises((BackendUnavailable, QueueFull)):
@@ -94,7 +100,7 @@ def test_room_for_the_payload_alone_wakes_nobody(
     threads = []
     for number in range(producers):
         threads.append(started(lambda: queue.enqueue(b"p" * needed)))
-        until(lambda n=number: len(parked(queue)) == n + 1)
+        until(partial(are_parked, queue, number + 1))
     waiters = parked(queue)
     with pytest.raises(QueueFull):
         queue.enqueue(b"p" * needed, 0)
@@ -162,9 +168,9 @@ def failing(tmp_path: Path) -> Iterator[tuple[HybridQueue, Callable[[str], None]
             raise trouble[0]
 
     def turn(how: str) -> None:
-        trouble[:] = {"fails": [OSError(5, "I/O")], "away": [BackendUnavailable("away")]}.get(
-            how, []
-        )
+        trouble.clear()
+        if how:
+            trouble.append(OSError(5, "I/O") if how == "fails" else BackendUnavailable("away"))
 
     queue = opened(tmp_path, 4, around("memory", store), durable=True)
     queue.enqueue(b"done")

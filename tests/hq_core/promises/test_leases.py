@@ -120,7 +120,7 @@ def test_a_lease_that_has_lapsed_can_be_finished_while_nobody_has_its_items(
     queue = opened(tmp_path, durable=durable)
     queue.enqueue_many(items(3))
     lease = queue.lease(2, deadline=0.001)
-    until(lambda: time.monotonic() >= queue._engine.look_again())
+    until(lambda: not queue.stats().leased)
     lease.ack()
     assert drain(queue) == items(3)[2:]
     balanced(queue)

@@ -38,15 +38,21 @@ _FREE: Final = ("release", "__exit__", "_is_owned", "locked", "settrace", "setpr
 class Interrupter:
     """Makes a call, counting its points; at number `at`, counted from 1, comes `exception`.
 
-    With `at` 0 none comes.
+    With `at` 0 none comes. With `handler` that is called instead, as by a signal.
     """
 
-    def __init__(self, at: int, exception: type[BaseException]) -> None:
+    def __init__(
+        self,
+        at: int,
+        exception: type[BaseException] = KeyboardInterrupt,
+        handler: Callable[[], object] | None = None,
+    ) -> None:
         self.points = 0
         self.place = ""
         """Where it was raised; empty if it was not."""
         self._at = at
         self._exception = exception
+        self._handler = handler
         self._codes: dict[CodeType, _Code] = {}
         self._told: set[int] = set()
         """Frames whose call under way has been heard of: it is Python's, or a built-in's."""
@@ -66,7 +72,9 @@ class Interrupter:
         if self.points == self._at:
             file = frame.f_code.co_filename.partition("/main/")[2] or frame.f_code.co_filename
             self.place = f"{file}:{frame.f_lineno} {frame.f_code.co_qualname}, {what}"
-            raise self._exception
+            if self._handler is None:
+                raise self._exception
+            self._handler()  # traced no more, since there is a place
 
     def _profile(self, frame: FrameType, event: str, function: Any) -> None:
         if self.place or _is_ours(frame):
