@@ -278,7 +278,7 @@ class Engine:
                     locks.refuse_reentry()
                 locks.inside = True
                 try:
-                    if in_flight.leases or in_flight.back:
+                    if in_flight.leases or in_flight.back or self.state == "closed":
                         return None  # and `take` sees to what else there is to do
                     if self.durable:
                         in_flight.finish(holder or this_thread.holder)
@@ -297,7 +297,7 @@ class Engine:
                     self._accounts.dequeued += 1
                     if self._producers.waiting:
                         self._wake_producers()
-                        trim = self._trim_due() == _NOW
+                        trim = not self.durable and self._trim_due() == _NOW
                     pumping = self.pumping
                     wake = overflow.depth > 0 and not pumping.under_way and pumping.claim()
                 except BaseException:  # before others see it
@@ -342,8 +342,8 @@ class Engine:
                 self.refill(_earlier(deadline, self._clock() + PATIENCE), max_items)
         while True:
             items = self.grab(max_items, waiter, holder=holder, lease=lease)
-            drained = not self.durable and overflow.depth == overflow.passed > 0
-            if items and (drained or self._trim_due() == _NOW):
+            drained = overflow.depth == overflow.passed > 0
+            if items and not self.durable and (drained or self._trim_due() == _NOW):
                 try:
                     with suppress(HybridQueueError):  # if nobody else is at it
                         self.refill(-math.inf)

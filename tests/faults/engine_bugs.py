@@ -159,13 +159,15 @@ def _any_consumer_finishes(self: InFlight, holder: Holder) -> None:
     _finish_all(self)
 
 
-def _drop_finishes(drop: Callable[[Engine], bool]) -> Callable[[Engine], bool]:
-    def dropping(self: Engine) -> bool:
-        dropped = drop(self)
-        _finish_all(self._in_flight)
-        return dropped
+def _drop_finishes(make_room: Callable[..., bool]) -> Callable[..., bool]:
+    def making(self: Engine, *args: Any, **options: Any) -> bool:
+        dropped = self._accounts.dropped
+        made = make_room(self, *args, **options)
+        if self._accounts.dropped > dropped:
+            _finish_all(self._in_flight)
+        return made
 
-    return dropping
+    return making
 
 
 def _close_finishes_all(close: Callable[..., None]) -> Callable[..., None]:
@@ -317,7 +319,7 @@ ENGINE_BUGS: Final[Mapping[str, EngineBug]] = {
         _instead(InFlight, "finish", _any_consumer_finishes), _FILE
     ),
     "dropping finishes what is held": EngineBug(
-        _around(Engine, "_drop_oldest", _drop_finishes), "dropping does not finish what others hold"
+        _around(Engine, "_make_room", _drop_finishes), "dropping does not finish what others hold"
     ),
     "closing trims what others hold": EngineBug(
         _around(Engine, "close", _close_finishes_all), "closing keeps what others hold"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from hq_core import BytesTier, HybridQueue, QueueEmpty
+from hq_core import AsyncHybridQueue, BytesTier, HybridQueue, QueueClosed, QueueEmpty
 from tests.hq_core.promises.staging import (
     PATIENCE,
     Gate,
@@ -305,4 +305,139 @@ def test_a_cancelled_call_on_a_hanging_disk_costs_no_time_of_the_processor(
     assert asyncio.run(main()) < 0.2
     assert drain(queue) == ([b"slow"] if call == "enqueue" else items(3))
     balanced(queue)
+    queue.close()
+
+
+class Slow:
+    """A backend whose appends take as long as the test wants, a few hundredths of a second."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self, method: str) -> None:
+        if method == "append":
+            time.sleep(self.seconds)
+
+
+@pytest.mark.parametrize("first", ["outer", "inner"])
+def test_each_cancellation_that_came_during_a_write_is_met(tmp_path: Path, first: str) -> None:
+    """Of two blocks whose time is up during one write, both end."""
+    slow = Slow()
+    queue = opened(tmp_path, 1, around("memory", slow))
+    queue.enqueue(b"in memory")
+    slow.seconds = 0.05
+    outer, inner = (0.01, 0.02) if first == "outer" else (0.02, 0.01)
+    ended: list[str] = []
+
+    async def main() -> None:
+        try:
+            async with asyncio.timeout(outer):
+                try:
+                    async with asyncio.timeout(inner):
+                        await queue.aio.enqueue(b"x")
+                        ended.append("accepted")
+                except TimeoutError:
+                    ended.append("inner")
+                await asyncio.sleep(PATIENCE)
+        except TimeoutError:
+            ended.append("outer")
+
+    asyncio.run(main())
+    assert ended == ["accepted", "outer"]
+    assert queue.depth == 2
+    queue.close()
+
+
+def test_a_task_that_is_cancelled_in_a_block_whose_time_is_up_ends(tmp_path: Path) -> None:
+    slow = Slow()
+    queue = opened(tmp_path, 1, around("memory", slow))
+    queue.enqueue(b"in memory")
+    slow.seconds = 0.05
+
+    async def work() -> None:
+        async with asyncio.timeout(0.01):
+            await queue.aio.enqueue(b"x")
+        await asyncio.sleep(PATIENCE)
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert queue.depth == 2
+    queue.close()
+
+
+@pytest.mark.parametrize("when_full", ["raise", "block"])
+def test_a_short_deadline_is_not_mistaken_for_a_busy_backend(
+    tmp_path: Path, when_full: str
+) -> None:
+    """The worker that is to store it may only have to be started."""
+    queue = opened(tmp_path, 1, when_full=when_full)
+    queue.enqueue(b"in memory")
+
+    async def main() -> None:
+        for timeout in (0, 1e-9, 1e-6):
+            await queue.aio.enqueue(b"x", timeout)
+
+    asyncio.run(main())
+    assert queue.depth == 4
+    queue.close()
+
+
+def test_a_close_takes_effect_while_a_call_on_the_backend_is_under_way(tmp_path: Path) -> None:
+    gate = Gate("append")
+    queue = opened(tmp_path, 1, around("memory", gate), when_full="block")
+    queue.enqueue(b"in memory")
+
+    async def main() -> None:
+        gate.shut()
+        hanging = asyncio.create_task(queue.aio.enqueue(b"hangs"))
+        await asyncio.to_thread(gate.reached.wait, PATIENCE)
+        closing = asyncio.create_task(queue.aio.close())
+        await asyncio.sleep(0)
+        with pytest.raises(QueueClosed):
+            await queue.aio.enqueue(b"late")
+        with pytest.raises(QueueClosed):
+            await queue.aio.dequeue()
+        assert not closing.done()
+        gate.open()
+        await closing
+        await hanging
+
+    asyncio.run(main())
+
+
+def test_to_iterate_over_a_queue_that_is_not_open_is_an_error(tmp_path: Path) -> None:
+    async def main() -> None:
+        queue = AsyncHybridQueue("s", 1, tmp_path)
+        with pytest.raises(QueueClosed, match="not open yet"):
+            async for _ in queue:
+                pass
+        await queue.close()
+        async for _ in queue:
+            pass
+
+    asyncio.run(main())
+
+
+def test_a_task_that_takes_what_is_there_does_not_wait_unless_others_have_waited(
+    tmp_path: Path,
+) -> None:
+    """So that a block whose time is up at once gets what can be had at once."""
+    queue = opened(tmp_path, 100)
+    queue.enqueue_many(items(20))
+
+    async def main() -> None:
+        got = []
+        for _ in range(20):
+            async with asyncio.timeout(0):
+                got.append(await queue.aio.dequeue())
+            await asyncio.sleep(0)
+        assert got == items(20)
+
+    asyncio.run(main())
     queue.close()
