@@ -85,7 +85,7 @@ class FileBackend(OverflowBackend):
         self._sidecar = Sidecar(path.with_name(f"{path.name}.pos"), stream.dir_fd)
         self._reader = reader = Reader(data, read_ahead)
         self._log = log = Log(reader)
-        self._notes = notes = Notes(log, data, self._sidecar, flushing=flushing)
+        self._notes = notes = Notes(log, data, self._sidecar, reader, flushing=flushing)
         self._space = space = Space(log, data, notes, reader, stream.tell, flushing=flushing)
         self._damages = Damages(stream, log, data, self._sidecar, notes, reader, space)
         self._writer = Writer(
@@ -95,6 +95,7 @@ class FileBackend(OverflowBackend):
             notes,
             reader,
             space,
+            self._damages,
             fsync=fsync,
             interval=fsync_interval,
             checksum=checksum,
@@ -161,13 +162,17 @@ class FileBackend(OverflowBackend):
             return
         extent = log.without(count)
         if not extent[2] and (self._fsync == "never" or extent[1] >= _TRUNCATE_FROM):
-            self._writer.empty()
+            if log.owed_to and not self._damages.paid():
+                self._damages.all_aside()
+            else:
+                self._writer.empty()
             return
         self._notes.move(extent)
         log.drop_done()
         if log.astray:
             self._regain()
-        self._space.give_back()
+        if not log.owed_to:
+            self._space.give_back()
 
     @override
     def sync(self) -> None:
@@ -207,6 +212,8 @@ class FileBackend(OverflowBackend):
             self._writer.flusher.stop()
         try:
             if delete or not self._log.extent[2]:
+                if self._log.owed_to and not self._damages.paid():
+                    self._damages.all_aside()
                 self._data.empty()
                 self._sidecar.empty()
                 self._space.clean()

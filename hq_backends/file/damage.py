@@ -3,16 +3,18 @@
 The damaged bytes are copied first, then the log shrinks in memory, then the file. If that fails,
 or a crash comes before it, the damage is found again and nothing else is lost.
 
-A backlog is never copied for it. If less is before the damage than behind it, that is copied to a
-new file, and the old one is set aside as it is. If there is no room for a copy and nothing before
-the damage is left to be delivered, the file is set aside as it is, too.
+A backlog is never copied for it: if less is left of the log than is to go, that is copied to a new
+file, and the old one is set aside as it is. Nor does damage wait for room to keep others from being
+delivered: without it, what is damaged is passed by and stays, a debt. Nothing of the file is given
+back, and nothing written over it, until there is room, or the log is drained and the file is set
+aside as it is.
 """
 
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from hq_backends.file.aside import OUT_OF_SPACE, copy_aside, move_aside
 from hq_backends.file.files import DataFile, Sidecar
@@ -30,6 +32,7 @@ from hq_core.stats import RecoveryReport
 __all__ = ["Damages"]
 
 _Part = tuple[int, int]
+_NO_ROOM: Final = "still in the file, as there is no room for a copy of it"
 
 
 class _Loss(NamedTuple):
@@ -70,6 +73,7 @@ class Damages:
         self._notes = notes
         self._reader = reader
         self._space = space
+        self._debts: list[_Loss] = []
 
     def at_opening(self, found: Survey) -> RecoveryReport:
         """Set aside what of the file is no record, and what an append left unfinished.
@@ -87,11 +91,13 @@ class Damages:
         except OSError as exc:
             if exc.errno not in OUT_OF_SPACE:
                 raise
+            aside = None  # what was merely torn nobody was told of: not worth failing for
             if found.damage:
-                return self.all_at_opening(size, found.damage[0].reason)
-            aside = None  # what nobody was told of is not worth failing for
-        if size > self._log.extent[1]:
-            self._log.untidy = True
+                self._owe(loss)
+        reason = found.damage[0].reason if found.damage else found.why_torn
+        if self._debts:
+            self._stream.tell(f"{self._data.path}: {reason}: {_NO_ROOM}")
+        self._log.untidy = self._data.size() > self._log.extent[1]
         with suppress(OSError):  # then before the next append
             self._settle(loss.voids)
         head, end, _, void_bytes = self._log.extent
@@ -101,7 +107,7 @@ class Damages:
             torn_bytes=found.torn,
             quarantined_bytes=loss.size if aside else 0,
             quarantine=aside,
-            reason=(found.damage[0].reason if found.damage else found.why_torn) if aside else "",
+            reason=reason if aside else "",
         )
 
     def all_at_opening(self, size: int, reason: str) -> RecoveryReport:
@@ -164,26 +170,28 @@ class Damages:
         return _Loss([(min(offset, size), size)], log.holding(number, offset))
 
     def _lose(self, number: int, loss: _Loss, damage: CorruptedData) -> NoReturn:
-        before, aside = self._log.extent, None
+        before = self._log.extent
         if not loss.parts:
             raise damage  # it is whole by now: somebody else is writing, or the disk is to blame
+        where = ""
         try:
-            if not loss.size:  # somebody else has cut it off
+            if not loss.size:
                 self._log.shrink(loss.log)
+                where = "gone: somebody else has cut the file"
             elif loss.log[2]:
-                aside = self._set_aside(loss)
+                where = f"in {self._set_aside(loss)}"
             else:
-                aside = self._all_aside()
+                where = f"in {self.all_aside()}"
         except OSError as exc:
-            if number or exc.errno not in OUT_OF_SPACE:
+            if exc.errno not in OUT_OF_SPACE:
                 raise
-            aside = self._all_aside()
+            self._owe(loss)
+            where = _NO_ROOM
         if self._data.fd >= 0:
             with suppress(OSError):  # then before the next append, or by the next owner
                 self._settle(loss.voids)
         lost = before[2] - self._log.extent[2]
         what = f"it and what follows, {lost} records, are" if loss.log[1] < before[1] else "it is"
-        where = f"in {aside}" if aside else "gone"
         raise CorruptedData(f"{self._data.path}: {damage}; {what} {where}") from damage
 
     def _set_aside(self, loss: _Loss, *, copying: bool = False) -> Path:
@@ -203,10 +211,35 @@ class Damages:
         log.shrink(kept, loss.voids)
         return aside
 
-    def _all_aside(self) -> Path:
+    def paid(self) -> bool:
+        """Whether there are no debts, after an attempt to pay them. Raises `OSError`."""
+        log = self._log
+        if not log.owed_to:  # there is another file by now, and they are not in it
+            self._debts = []
+        voids = [void for loss in self._debts for void in loss.voids]
+        while self._debts:
+            loss = self._debts[0]
+            try:
+                aside = copy_aside(self._stream, self._data.fd, log.form, loss.parts)
+            except OSError as exc:
+                if exc.errno not in OUT_OF_SPACE:
+                    raise
+                return False
+            del self._debts[0]
+            self._stream.tell(f"{loss.size} damaged bytes of {self._data.path} are in {aside}")
+        if log.owed_to:
+            log.owed_to = 0
+            self._settle(voids)
+        return True
+
+    def all_aside(self) -> Path:
         """Set the file aside as it is, with a position that says where its unread rest begins."""
+        head = min([part[0] for loss in self._debts for part in loss.parts], default=None)
         with suppress(OSError):
-            self._notes.write()
+            if head is None:
+                self._notes.write()
+            else:
+                self._notes.announce((head, head, 0, 0))
         with self._data.in_place:
             aside = move_aside(self._stream, self._data, self._sidecar)
             self._let_go()
@@ -220,9 +253,17 @@ class Damages:
         self._sidecar.let_go()
         fd = data.fd
         log.shrink(log.extent)
+        self._debts, log.owed_to = [], 0
         data.fd, data.identity, log.extent = -1, None, (0, 0, 0, 0)
         os.close(fd)
         log.clear()
+
+    def _owe(self, loss: _Loss) -> None:
+        """The log goes on without what there is no room to set aside; it stays in the file."""
+        self._reader.forget()
+        self._debts.append(loss)
+        self._log.owed_to = max(end for loss in self._debts for _, end in loss.parts)
+        self._log.shrink(loss.log, loss.voids)
 
     def _leave_position(self, aside: Path, position: Position) -> None:
         sidecar = Sidecar(aside.with_name(f"{aside.name}.pos"), self._stream.dir_fd)
@@ -234,10 +275,12 @@ class Damages:
     def _settle(self, voids: Sequence[_Part]) -> None:
         """Make the files be what the log is. Raises `OSError`."""
         log, data = self._log, self._data
-        if log.untidy:
+        if log.untidy and log.owed_to <= log.extent[1]:
             data.cut(log.extent[1])
             log.untidy = False
         self._notes.place()
+        if log.owed_to:
+            return
         for start, end in voids:  # now that nobody counts on them
             self._reader.forget()
             for at, header in log.form.voids(end - start):

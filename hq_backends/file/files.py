@@ -117,6 +117,10 @@ class _File(OpenFile):
             self._adopt()
         return self.identity is not None and self.named() == self.identity
 
+    def was_removed(self) -> bool:
+        """Whether the file has no name any more."""
+        return os.fstat(self.fd).st_nlink == 0
+
     def empty(self) -> None:
         """Leave nothing in it, if it is ours: a forked child may keep it in being."""
         if self.is_ours() and self.fd >= 0:
@@ -174,10 +178,16 @@ class DataFile(_File):
         assert self.identity
         return self.identity[1]
 
-    def astray(self, end: int) -> str:
-        """What somebody else has done to the file, which should go on to `end`; mostly nothing."""
-        if os.fstat(self.fd).st_size < end:
+    def astray(self, end: int, *, grown: bool) -> str:
+        """What somebody else has done to the file, which should go on to `end`; mostly nothing.
+
+        Who has the name matters if it has `grown`: what was there before may be somebody's backup.
+        """
+        info = os.fstat(self.fd)
+        if info.st_size < end:
             return "was cut short"
+        if info.st_nlink and not grown:
+            return ""
         named = self.named()
         if named == self.identity:
             return ""

@@ -53,6 +53,9 @@ class Log:
         """The sidecar is not about the data as it is now."""
         self.holes_to = 0
         """There may be holes up to here, as in a copy, that hold empty records all the same."""
+        self.owed_to = 0
+        """Up to here there is damage that had no room to be set aside: it is not to be written
+        over, nor given back."""
         self.astray = ""
         """What somebody else has done to the file, once that was seen."""
 
@@ -130,7 +133,7 @@ class Log:
         """There are no records, and there will be another file, or this one begun anew."""
         self.forget()
         self.shrink((0, 0, 0, 0))
-        self.gaps, self.uncounted_to, self.holes_to = {}, 0, 0
+        self.gaps, self.uncounted_to, self.holes_to, self.owed_to = {}, 0, 0, 0
 
     def begin(self, form: Format, start: int) -> None:
         """The file is empty but for a preamble that ends at `start`."""

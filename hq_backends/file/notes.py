@@ -10,8 +10,9 @@ from typing import Final
 from hq_backends.file import recovery
 from hq_backends.file.files import DataFile, Sidecar
 from hq_backends.file.log import Extent, Log
-from hq_backends.file.position import Position
-from hq_backends.file.proof import proof
+from hq_backends.file.position import PROOF_BYTES, Position
+from hq_backends.file.proof import around_head, before_tail
+from hq_backends.file.reader import Reader
 
 __all__ = ["Notes"]
 
@@ -25,14 +26,18 @@ _NOTE_RECORDS: Final = 16 * KIB
 class Notes:
     """Writes the sidecar; `flushing`: what has to be there after a power cut is flushed."""
 
-    def __init__(self, log: Log, data: DataFile, sidecar: Sidecar, *, flushing: bool) -> None:
+    def __init__(
+        self, log: Log, data: DataFile, sidecar: Sidecar, reader: Reader, *, flushing: bool
+    ) -> None:
         self._log = log
+        self._reader = reader
         self._data = data
         self._sidecar = sidecar
         self._flushing = flushing
         self._boot: Final = recovery.boot_id()
         self._tail = 0  # of the position written last
         self._appended = 0  # records since then
+        self._proven = (0, 0, 0), 0  # a generation, a head and a tail, and what proves the tail
 
     def write(self) -> None:
         """Write where the log is."""
@@ -56,7 +61,8 @@ class Notes:
             raise
 
     def place(self) -> None:
-        """Make the sidecar be about the data file as it is now."""
+        """Make the sidecar be about the data file as it is now, and look at both."""
+        self._log.misplaced = True
         self.write()
         self.flush()
         self._log.misplaced = False
@@ -85,15 +91,32 @@ class Notes:
         head, tail, records, _ = extent
         if log.uncounted_to > head:
             tail, records = head, 0
-        seen = proof(data.fd, len(log.form.preamble), head, tail)
-        committed = min(log.committed, tail)
         return Position(
-            self._boot, data.inode(), log.form.seed, head, tail, records, committed, *seen
+            self._boot,
+            data.inode(),
+            log.form.seed,
+            head,
+            tail,
+            records,
+            min(log.committed, tail),
+            around_head(self._reader.peek, len(log.form.preamble), head, tail),
+            self._before_tail(head, tail),
         )
+
+    def _before_tail(self, head: int, tail: int) -> int:
+        """See `proof.before_tail`; while records are taken, it is the same again and again."""
+        of = self._log.generation, max(head, tail - PROOF_BYTES), tail
+        if self._proven[0] != of:
+            self._proven = of, before_tail(self._reader.peek, head, tail)
+        return self._proven[1]
 
     def _write(self, extent: Extent) -> None:
         if self._sidecar.fd < 0:
             self._sidecar.create()
+        grown = extent[1] != self._tail or self._log.misplaced
         self._tail, self._appended = extent[1], 0
         self._sidecar.write(self.position(extent))
-        self._log.astray = self._data.astray(self._log.extent[1])
+        astray = self._data.astray(self._log.extent[1], grown=grown)
+        if not astray and self._sidecar.was_removed():
+            astray = "has lost its position"
+        self._log.astray = astray

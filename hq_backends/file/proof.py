@@ -1,28 +1,26 @@
-"""How a position and a data file are seen to belong together."""
+"""How a position and a data file are seen to belong together: by bytes around what it tells.
 
-from typing import NamedTuple
+Where the file is shorter, by what is there.
+"""
+
+from collections.abc import Callable
 from zlib import crc32
 
-from hq_backends.file.files import read_at
 from hq_backends.file.position import PROOF_BYTES
 
-__all__ = ["Proof", "proof"]
+__all__ = ["Read", "around_head", "before_tail"]
+
+Read = Callable[[int, int], bytes]
+"""Gives so many bytes of the file from an offset on. Raises `OSError`."""
 
 
-class Proof(NamedTuple):
-    """Checksums of bytes of the data file, as `Position` has them."""
-
-    around_head: int
-    before_tail: int
-
-
-def proof(fd: int, first: int, head: int, tail: int) -> Proof:
-    """Of the file `fd`, whose records begin at `first` or later, for a head and a tail.
-
-    Where the file is shorter, of what is there; a drained one has no beginning even. Raises
-    `OSError`.
-    """
+def around_head(read: Read, first: int, head: int, tail: int) -> int:
+    """See `Position`; records begin at `first` or later, in a drained file nowhere."""
     start = max(min(first, head), head - PROOF_BYTES)
-    around = read_at(fd, min(head + PROOF_BYTES, tail) - start, start)
+    return crc32(read(min(head + PROOF_BYTES, tail) - start, start))
+
+
+def before_tail(read: Read, head: int, tail: int) -> int:
+    """See `Position`."""
     start = max(head, tail - PROOF_BYTES)
-    return Proof(crc32(around), crc32(read_at(fd, tail - start, start)))
+    return crc32(read(tail - start, start))

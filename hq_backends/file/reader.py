@@ -42,6 +42,13 @@ class Reader:
             found = form.decode(block, at, max_records, max_bytes)
         return found.records
 
+    def peek(self, size: int, offset: int) -> bytes:
+        """`size` bytes from `offset` on, fewer only if the file ends there; raises `OSError`."""
+        at = offset - self._start
+        if 0 <= at <= len(self._block) - size:
+            return self._block[at : at + size]
+        return read_at(self._data.fd, size, offset)
+
     def record_bytes(self, form: Format, offset: int, tail: int) -> int:
         """Bytes of the whole record at `offset`; of its header only the length is looked at.
 

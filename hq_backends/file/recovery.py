@@ -9,7 +9,7 @@ Where nothing proves where the log begins, repeats are preferred to loss.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from struct import Struct
 from typing import Final, Literal
@@ -18,7 +18,7 @@ from hq_backends.file.checked import PREAMBLE_BYTES, Checked, checked_of
 from hq_backends.file.files import OpenFile, next_data, next_hole, read_at
 from hq_backends.file.format import Format, Plain
 from hq_backends.file.position import Position
-from hq_backends.file.proof import proof
+from hq_backends.file.proof import around_head, before_tail
 from hq_backends.file.proving import stretches
 from hq_core.errors import CorruptedData
 from hq_core.protocols import MAX_MESSAGE_BYTES
@@ -293,9 +293,11 @@ class _Finding:
             return False, False
         if noted.tail == first:  # there was nothing yet to have a checksum of
             return noted.inode == self._inode and noted == self._newest, False
-        seen = proof(self._fd, first, noted.head, noted.tail)
-        tail = noted.head < noted.tail <= self._size and seen.before_tail == noted.before_tail
-        return seen.around_head == noted.around_head, tail
+        read, head, tail = partial(read_at, self._fd), noted.head, noted.tail
+        tail_holds = (
+            head < tail <= self._size and before_tail(read, head, tail) == noted.before_tail
+        )
+        return around_head(read, first, head, tail) == noted.around_head, tail_holds
 
     def _counts(self, noted: Position) -> bool:
         """Whether as many records as were noted lead from the head to the tail."""

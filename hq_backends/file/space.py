@@ -148,7 +148,7 @@ class Space:
             raise
         log.astray = ""
         self._told = ""
-        self._tell_once(f"{data.path} {reason}: what is stored is in a new file of that name")
+        self._tell_once(f"{data.path} {reason}: what is stored has files of that name again")
 
     def _tell_once(self, message: str) -> None:
         if message != self._told:
@@ -179,7 +179,7 @@ class Space:
             log.generation += 1
             log.committed = tail if self._flushing else 0
             log.misplaced = True
-            log.holes_to = 0
+            log.holes_to = log.owed_to = 0
             data.named_on_disk = False
             data.fd, data.identity, log.ends, log.gaps, log.uncounted_to, log.extent = new
             log.untidy = False

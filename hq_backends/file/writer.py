@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from hq_backends.file.aside import OUT_OF_SPACE
 from hq_backends.file.checked import Checked
+from hq_backends.file.damage import Damages
 from hq_backends.file.files import DataFile, Sidecar
 from hq_backends.file.flusher import Flusher
 from hq_backends.file.format import Format, Plain
@@ -37,6 +38,7 @@ class Writer:
         notes: Notes,
         reader: Reader,
         space: Space,
+        damages: Damages,
         *,
         fsync: Fsync,
         interval: float,
@@ -48,6 +50,7 @@ class Writer:
         self._notes = notes
         self._reader = reader
         self._space = space
+        self._damages = damages
         self._fsync = fsync
         self._checksum = checksum
         self.flusher: Final = Flusher(self.flush_soon, interval) if fsync == "interval" else None
@@ -82,9 +85,12 @@ class Writer:
 
     def undo(self) -> None:
         """Cut what may lie after the last record. Raises `OSError`."""
+        log = self._log
+        if log.owed_to > log.extent[1]:
+            return
         if self._data.fd >= 0:
-            self._data.cut(self._log.extent[1])
-        self._log.untidy = False
+            self._data.cut(log.extent[1])
+        log.untidy = False
 
     def empty(self) -> None:
         """Empty the drained file. Its position follows before the next append.
@@ -137,6 +143,8 @@ class Writer:
                 self._sidecar.create()
             log.misplaced = True
             data.create()
+        if log.owed_to > log.extent[1] and not self._damages.paid():
+            raise QueueFull("the overflow disk has no room to set damage aside, nor for more")
         if log.astray:
             self._space.regain()
         if log.untidy:

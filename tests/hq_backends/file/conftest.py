@@ -13,7 +13,7 @@ from hq_backends.file.position import SLOT_SPACING, Position, whole
 from hq_core.protocols import Stream
 from hq_core.spool.directory import Directory
 
-STREAM_FIELDS = {"max_bytes", "leftover", "on_corruption"}
+STREAM_FIELDS = {"max_bytes", "leftover", "on_corruption", "tell"}
 
 
 @dataclass

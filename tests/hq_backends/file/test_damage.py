@@ -325,23 +325,33 @@ def test_told_to_raise_it_touches_nothing_and_raises_again(spool: Spool, checksu
     assert backend.read(0, 2, ANY_SIZE) == RECORDS[:2]
 
 
-def test_a_copy_that_cannot_be_made_leaves_all_as_it_was(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", ["close", "kill", "drained"])
+def test_without_room_for_a_copy_what_is_damaged_stays_and_is_passed_by(
+    spool: Spool, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
     backend = filled(spool, 4)
     read_all_up_to(backend, 4)
+    damaged = spool.path.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(os, "sendfile", full)
-        for _ in range(2):
-            with pytest.raises(OSError, match="No space"):
-                backend.read(4, 1, ANY_SIZE)
-    assert backend.depth() == 10
-    assert spool.names() == ["s.overflow"]
-    told(backend, 4)
-    assert read_all(backend) == without(4)
+        assert "still in the file" in told(backend, 4)
+        assert read_all(backend) == without(4)
+        backend.trim(7)  # nothing is given back
+        backend.append([b"new"])
+        assert spool.path.read_bytes()[: len(damaged)] == damaged
+        if end == "drained":
+            backend.trim(3)
+            assert spool.names() == ["s.overflow.quarantine-1", "s.overflow.quarantine-1.pos"]
+            assert spool.quarantined()[: len(damaged)] == damaged
+            backend.append([b"newer"])
+            assert read_all(backend) == [b"newer"]
+            return
+        ENDS[end](spool, backend)
+    backend = spool.open()
+    assert read_all(backend) == [*RECORDS[8:], b"new"]
 
 
 # ---- interrupted -----------------------------------------------------------------------------

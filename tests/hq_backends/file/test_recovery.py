@@ -221,21 +221,44 @@ def test_large_records_are_counted_without_reading_them(spool: Spool) -> None:
     assert [len(record) for record in drain(backend)] == [5_000_000, 1, 70_000, 0, 65_536]
 
 
-def test_without_room_for_a_copy_the_file_is_set_aside_as_it_is(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", ["trim", "close", "delete", "room", "kill"])
+def test_without_room_for_a_copy_damage_waits_for_it_and_nothing_else_does(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     spool.path.write_bytes(WHOLE + DAMAGE)
 
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
+    said: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(os, "sendfile", full)
+        backend = spool.open(tell=said.append)
+        assert "still in the file" in said[0]
+        assert backend.recovered.quarantine is None
+        for _ in range(2):
+            with pytest.raises(QueueFull, match="no room to set damage aside"):
+                backend.append([b"new"])
+        backend.sync()
+        assert spool.path.read_bytes() == WHOLE + DAMAGE
+        if end == "trim":
+            assert drain(backend) == RECORDS
+            assert spool.names() == ["s.overflow.quarantine-1", "s.overflow.quarantine-1.pos"]
+            assert spool.quarantined() == WHOLE + DAMAGE
+        elif end == "kill":
+            spool.abandon(backend)
+        elif end != "room":
+            backend.trim(2)
+            spool.close(backend, delete=end == "delete")
+    if end == "delete":
+        assert spool.quarantined() == WHOLE + DAMAGE
+        return
+    if end in {"close", "kill"}:
         backend = spool.open()
-    assert spool.names() == ["s.overflow.quarantine-1"]
-    assert spool.quarantined() == WHOLE + DAMAGE
     backend.append([b"new"])
-    assert drain(backend) == [b"new"]
+    assert DAMAGE in spool.quarantined()
+    left = {"trim": [], "close": RECORDS[2:]}.get(end, RECORDS)
+    assert drain(backend) == [*left, b"new"]
 
 
 def test_a_copy_that_fails_for_another_reason_changes_nothing(
