@@ -81,6 +81,7 @@ class LmdbBackend(OverflowBackend):
         self._stream = stream
         self._env = Environment(
             DataFile.of(stream),
+            stream.tell,
             map_size=map_size,
             limit=None if most is None else max(map_size, 4 * most + _MAP_SLACK),
             sync=sync,

@@ -53,16 +53,25 @@ class Environment:
     """The environment in `file`; that and its directory are made when something is written.
 
     `map_size` is the first size of the map and `limit` the largest that appending may grow it to,
-    in bytes; for `sync` and `writemap` see `LmdbBackend`. Methods raise `lmdb.Error` and `OSError`,
-    `BackendError` if the file is somebody else's by now, and `CorruptedData` if it is damaged.
+    in bytes; `tell` is a stream's; for `sync` and `writemap` see `LmdbBackend`. Methods raise
+    `lmdb.Error` and `OSError`, `BackendError` if the file is somebody else's by now, and
+    `CorruptedData` if it is damaged.
     """
 
     def __init__(
-        self, file: DataFile, *, map_size: int, limit: int | None, sync: bool, writemap: bool
+        self,
+        file: DataFile,
+        tell: Callable[[str], None],
+        *,
+        map_size: int,
+        limit: int | None,
+        sync: bool,
+        writemap: bool,
     ) -> None:
         self.file = file
         self._first_size = _pages(map_size)
         self._limit = limit
+        self._tell = tell
         self._sync = sync
         self._writemap = writemap
         self._env: lmdb.Environment | None = None
@@ -131,8 +140,8 @@ class Environment:
                 with env.begin(write=True, buffers=True) as txn:
                     return work(txn)
             except lmdb.MapFullError as full:
-                self.hold(thoroughly=True)
-                grow(full)
+                if not self.hold(thoroughly=True):
+                    grow(full)
             except lmdb.Error:
                 self.close()  # a failed commit may leave it unusable; the next call opens it again
                 raise
@@ -184,7 +193,12 @@ class Environment:
     def beside(self) -> "Environment":
         """A new one, in the file that is made to replace this one's."""
         return Environment(
-            self.file.new, map_size=self._first_size, limit=None, sync=self._sync, writemap=False
+            self.file.new,
+            self._tell,
+            map_size=self._first_size,
+            limit=None,
+            sync=self._sync,
+            writemap=False,
         )
 
     def move_aside(self, target: Path, note: bytes = b"") -> None:
@@ -197,19 +211,19 @@ class Environment:
         if self._sync:
             self.file.sync_names()
 
-    def hold(self, *, thoroughly: bool = False, aside: Path | None = None) -> None:
-        """Raise `BackendError` if somebody else has removed, renamed or replaced the file.
+    def hold(self, *, thoroughly: bool = False, aside: Path | None = None) -> bool:
+        """See whether somebody else has removed, renamed or replaced the file; whether they have.
 
-        A removed one is seen at once, the others `thoroughly`. What it holds is in a new file in
-        its place by then, or, if that is taken, in the directory `aside`; so it is told once. If it
-        is in neither, it is told again.
+        A removed one is seen at once, the others `thoroughly`. What it holds is written to a new
+        file in its place, which is told. Raises `BackendError` if that is taken; then it is in the
+        directory `aside`, if one is given.
         """
         if not (self._doubted or thoroughly or self.file.is_removed()) or not self.file.is_lost():
-            return
+            return False
         if not self.file.size():  # nothing is lost with it
             self.close()
             self.file.leave()
-            return
+            return True
         what = f"{self.file.shown} was removed or replaced by another program while it was in use"
         failure: Exception | None = None
         for place in [self.file.beside(None), *([self.file.beside(aside)] if aside else [])]:
@@ -217,8 +231,12 @@ class Environment:
                 self._write_to(place)
             except (lmdb.Error, OSError, BackendError) as exc:
                 failure = failure or exc
-            else:
-                raise BackendError(f"{what}; what it held is in a new file in {place.shown}")
+                continue
+            told = f"{what}; what it held is in a new file in {place.shown}"
+            if failure:
+                raise BackendError(told) from failure
+            self._tell(told)
+            return True
         raise BackendError(
             f"{what}, and there can be no new one: {failure}; what it holds can be read until the "
             "queue is closed, and is not kept"

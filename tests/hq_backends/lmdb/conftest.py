@@ -11,7 +11,7 @@ import pytest
 from hq_backends.lmdb import LmdbBackend
 from hq_core.spool.directory import Directory
 
-STREAM_FIELDS = {"max_bytes", "leftover", "on_corruption", "durable"}
+STREAM_FIELDS = {"max_bytes", "leftover", "on_corruption", "durable", "tell"}
 
 
 def files(directory: Path) -> list[str]:
@@ -27,6 +27,7 @@ class Spool:
         self.path = directory / "s.lmdb"
         self.data = self.path / "data.mdb"
         self.held = Directory(directory)
+        self.told: list[str] = []
         self.opened: list[LmdbBackend] = []
 
     def names(self) -> list[str]:
@@ -34,6 +35,7 @@ class Spool:
 
     def open(self, **given: Any) -> LmdbBackend:
         """Open the stream; `given` are fields of `Stream` and options of the backend."""
+        given.setdefault("tell", self.told.append)
         stream = {name: given.pop(name) for name in STREAM_FIELDS & set(given)}
         backend = LmdbBackend(self.held.stream("s", **stream), **given)
         self.opened.append(backend)
