@@ -310,6 +310,8 @@ def patch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hq_core.engine.opening.time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr("hq_core.engine.opening.StreamLock", NoLock)
     monkeypatch.setattr("hq_core.engine.opening.Directory", FakeDirectory)
+    nothing_left = SimpleNamespace(check=lambda *_: None, clear=lambda *_: [])
+    monkeypatch.setattr("hq_core.engine.opening.leftovers", nothing_left)
     monkeypatch.setattr("hq_core.engine.engine.this_thread", ThisThread())
     monkeypatch.setattr("hq_core.engine.pumping.current_thread", lambda: world.scheduler.life)
     for module in ("locks", "pumping"):
