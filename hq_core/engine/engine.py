@@ -99,7 +99,7 @@ def _whole(
         try:
             return call(engine, *args, **kwargs)
         finally:
-            if engine._errands:
+            if engine.errands:
                 engine._afterwards()
 
     return whole
@@ -151,14 +151,14 @@ class Engine:
         self._landing: tuple[int, int] | None = None  # before a landing: items in memory, `passed`
         least = max(min(READ_RECORDS, most_items // 2), _MIN_PUMPED)
         self._pumped = least, min(READ_BYTES, most_bytes // 2)  # room that pays for the pump
-        self._notices = Notices()
-        self._errands = False  # there is something to do once no lock is held
+        self.notices = Notices()
+        self.errands = False  # there is something to do once no lock is held
         self._closing = False  # such as the part of `close` that takes I/O
         self.pumping = Pumping(
             pump,
             stream_id,
             locks=self._locks,
-            notices=self._notices,
+            notices=self.notices,
             has_work=self._has_pump_work,
             refill=self._refill,
             afterwards=self._afterwards,
@@ -211,7 +211,7 @@ class Engine:
                     self._accounts.rate_limited += 1
                     raise _rate_limited(self._limiter, 1)
         finally:
-            if self._errands:
+            if self.errands:
                 self._afterwards()
         return None if taken else now
 
@@ -221,7 +221,7 @@ class Engine:
         try:
             taken = self._locks.change(self._put, items, now, admit=True)
         finally:
-            if self._errands:
+            if self.errands:
                 self._afterwards()
         return None if taken else now
 
@@ -255,7 +255,7 @@ class Engine:
         finally:
             self._spilling = False
             self._locks.io.release()
-            if self._errands:
+            if self.errands:
                 self._afterwards()
         # A durable queue stores though memory has room. Elsewhere it was full just now, and who has
         # taken something since then could not know that the pump would have work.
@@ -311,12 +311,12 @@ class Engine:
             if trim:  # if nobody else is at it: the pump may have no thread
                 with suppress(HybridQueueError):
                     self.refill(-math.inf)
-            if self._errands:
+            if self.errands:
                 self._afterwards()
         except BaseException:
             if item is not None:
                 self._put_back([item], holder, None)
-            if self._errands:
+            if self.errands:
                 self._afterwards()
             raise
         return item
@@ -376,12 +376,12 @@ class Engine:
             complete = self._locks.change(self._grab, items, max_items, waiter, holder, lease)
             if items:
                 self.pumping.wake_if_needed()
-            if self._errands:
+            if self.errands:
                 self._afterwards()
         except BaseException:
             if items:
                 self._put_back(items, holder, lease)
-            if self._errands:
+            if self.errands:
                 self._afterwards()
             raise
         return items if complete else None
@@ -409,7 +409,7 @@ class Engine:
             raise
         finally:
             self._locks.io.release()
-            if self._errands:
+            if self.errands:
                 self._afterwards()
         return True
 
@@ -423,7 +423,7 @@ class Engine:
             late = self._locks.change(self._end_lease, runs, done)
             self.pumping.wake_if_needed()
         finally:
-            if self._errands:
+            if self.errands:
                 self._afterwards()
         if late:
             raise LeaseExpired(
@@ -509,7 +509,7 @@ class Engine:
             self.overflow.sync()
         finally:
             self._locks.io.release()
-            if self._errands:
+            if self.errands:
                 self._afterwards()
 
     def shut_down(self) -> None:
@@ -519,7 +519,7 @@ class Engine:
             if self.state == "open":
                 self.state = "shut down"
                 if amid:
-                    self._errands = True  # the interrupted call wakes them, when it is whole
+                    self.errands = True  # the interrupted call wakes them, when it is whole
                 else:
                     wake_all(self._lines)
 
@@ -545,7 +545,7 @@ class Engine:
                 self._keeps = keep or self.durable
             self._closing = self._closing or io
             if amid:  # the call that this one has interrupted does it, when it is whole
-                self._errands = True
+                self.errands = True
                 return
             if finish:
                 self._in_flight.finish(holder or this_thread.holder)
@@ -554,7 +554,7 @@ class Engine:
             try:
                 self._unwinding.run(wait=not self.pumping.in_step())
             finally:
-                self._notices.say()
+                self.notices.say()
 
     def lose(self, error: HybridQueueError) -> None:
         """Another owner has the stream: drop what was read ahead, and touch nothing of theirs."""
@@ -562,8 +562,8 @@ class Engine:
             if self.state in _OVER:
                 return
             self.state, self._failure = "lost", error
-            self._notices.add(logging.ERROR, "%r is lost: %s", self.stream_id, error)
-            self._errands = True  # the next call logs that: this one returns at once
+            self.notices.add(logging.ERROR, "%r is lost: %s", self.stream_id, error)
+            self.errands = True  # the next call logs that: this one returns at once
             self._discard_rest()
             wake_all(self._lines)
 
@@ -601,7 +601,7 @@ class Engine:
                     overflow.passed = records
             if undelivered:
                 message = "closing %r discards %d items"
-                self._notices.add(logging.WARNING, message, self.stream_id, undelivered)
+                self.notices.add(logging.WARNING, message, self.stream_id, undelivered)
             if self.durable and not lost:
                 self._trim()
             overflow.close(delete=not (self._keeps or lost))
@@ -614,7 +614,7 @@ class Engine:
         """What is left to do once no lock is held: what an interruption was not to do, and log."""
         if self.state == "forked" or self._locks.any_is_mine():
             return  # this call is within another one of this thread, which comes here too
-        self._errands = False  # first: from now on there may be others
+        self.errands = False  # first: from now on there may be others
         try:
             if self.state != "open":  # a call that was interrupted by that may have parked since
                 with self._locks.mutex:
@@ -622,12 +622,12 @@ class Engine:
             if self._closing:
                 self._unwinding.run(wait=False)
         except Exception as exc:  # not the trouble of the call that ends here
-            self._notices.add(logging.ERROR, "closing %r failed: %s", self.stream_id, exc)
+            self.notices.add(logging.ERROR, "closing %r failed: %s", self.stream_id, exc)
         except BaseException:
-            self._errands = True
+            self.errands = True
             raise
         finally:
-            self._notices.say()
+            self.notices.say()
 
     def _put_back(self, items: list[bytes], holder: Holder | None, lease: Lease | None) -> None:
         """After an interruption: `items` were taken and do not reach their taker, so they go back
@@ -780,8 +780,8 @@ class Engine:
         consequence = _CONSEQUENCES.get(self.when_full)
         if full.__cause__ and consequence:  # the disk, not the bound
             message = "%r: %s; %s"
-            self._notices.add_at_times(self._clock(), message, self.stream_id, full, consequence)
-            self._errands = True
+            self.notices.add_at_times(self._clock(), message, self.stream_id, full, consequence)
+            self.errands = True
         return full
 
     def _no_room(
@@ -1006,10 +1006,10 @@ class Engine:
             damage.with_traceback(None)  # lets go of what was read
             overflow.damage = damage
             message = "%r loses %d stored items: %s"
-            self._notices.add(logging.ERROR, message, self.stream_id, lost, damage)
+            self.notices.add(logging.ERROR, message, self.stream_id, lost, damage)
             for path in self._quarantine.cap():
-                self._notices.add(logging.WARNING, "%s is deleted, newer ones are kept", path)
-            self._errands = True
+                self.notices.add(logging.WARNING, "%s is deleted, newer ones are kept", path)
+            self.errands = True
             return True
         size = sum(map(len, records))
         with self._locks.mutex:
@@ -1051,8 +1051,8 @@ class Engine:
             trimmed = overflow.trim(count, now)
         except HybridQueueError as exc:  # those who wait for room are to look again
             message = "%r: space is not given back: %s"
-            self._notices.add(logging.WARNING, message, self.stream_id, exc)
-            self._errands = True
+            self.notices.add(logging.WARNING, message, self.stream_id, exc)
+            self.errands = True
             with self._locks.mutex:
                 wake_all(self._lines)
         finally:

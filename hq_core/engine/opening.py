@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -106,6 +106,7 @@ def open_engine(
             durable=durable,
             on_ready=engine.ready,
             on_lost=engine.lose,
+            tell=_telling(engine),
         )
         needed = Capability.DURABLE if durable else Capability.NONE
         leftovers.check(held, stream, registry.class_of(backend))  # a refusal changes nothing
@@ -118,6 +119,7 @@ def open_engine(
             engine.close(keep=True)
         raise
     _tell(stream_id, engine.overflow.backend.recovered, cleared, quarantine)
+    engine.notices.say()
     return engine
 
 
@@ -157,6 +159,16 @@ def _own(lock: StreamLock, stream_id: str) -> None:
         lock.acquire()
     except OSError as exc:
         raise BackendError(f"cannot own {stream_id!r} by {lock.path}: {exc.strerror}") from exc
+
+
+def _telling(engine: Engine) -> Callable[[str], None]:
+    """`Stream.tell`: logged when the call ends during which it is told, or the next one."""
+
+    def tell(message: str) -> None:
+        engine.notices.add(logging.WARNING, "%r: %s", engine.stream_id, message)
+        engine.errands = True
+
+    return tell
 
 
 def _tell(

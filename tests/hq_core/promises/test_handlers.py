@@ -220,10 +220,10 @@ def test_every_call_of_the_engine_sees_to_what_it_kept_from_being_done(tmp_path:
             Engine.shut_down(engine)
             queue.dequeue_many(99)
         for name, call in calls.items():
-            engine._errands = True
+            engine.errands = True
             try:
                 call()
             except QueueClosed:
                 assert ends
-            assert not engine._errands, name
+            assert not engine.errands, name
     queue.close()

@@ -8,12 +8,13 @@ import queue as stdlib_queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from hq_core import (
     HybridQueue,
@@ -23,6 +24,8 @@ from hq_core import (
     ReentrantCallError,
     StdlibQueue,
 )
+from hq_core.protocols import Stream
+from hq_core.testing import MemoryBackend
 from hq_core.testing.spool import numbered
 from tests.hq_core.promises.staging import (
     PATIENCE,
@@ -331,3 +334,52 @@ def test_a_queue_that_is_collected_without_close_says_so_and_frees_its_stream(
         left.clear()
     with opened(tmp_path, 20, durable=durable) as queue:
         assert drain(queue) == numbered(6)[0 if durable else 2 :]
+
+
+@pytest.mark.parametrize("when", ["opening", "append", "close", "elsewhere"])
+def test_what_a_backend_tells_is_logged_once_and_when_no_lock_is_held(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    """Also by a handler that uses the very queue."""
+    queues: list[HybridQueue] = []
+    depths: list[int] = []
+
+    class Asking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if queues and "the file is gone" in record.getMessage():
+                depths.append(queues[0].depth)
+
+    class Telling(MemoryBackend):
+        def __init__(self, stream: Stream) -> None:
+            super().__init__(stream)
+            self.stream = stream
+            self.said("opening")
+
+        def said(self, now: str) -> None:
+            if now == when:
+                self.stream.tell("the file is gone")
+
+        @override
+        def append(self, records: Sequence[bytes]) -> None:
+            super().append(records)
+            self.said("append")
+
+        @override
+        def close(self, *, delete: bool) -> None:
+            super().close(delete=delete)
+            self.said("close")
+
+    handler = Asking()
+    log.addHandler(handler)
+    try:
+        queue = opened(tmp_path, 1, Telling)
+        queues.append(queue)
+        if when == "elsewhere":
+            queue._engine.overflow.backend.said(when)  # type: ignore[attr-defined] # it is Telling
+        queue.enqueue_many(items(1))
+        queue.enqueue(b"stored")
+        queue.close()
+    finally:
+        log.removeHandler(handler)
+    assert [r.getMessage() for r in caplog.records].count("'stream': the file is gone") == 1
+    assert len(depths) == (when != "opening")
