@@ -108,6 +108,22 @@ def test_only_the_plugin_asked_for_is_imported(site: Site, spool: Path) -> None:
     assert "plugin_of_other" not in sys.modules
 
 
+def test_the_names_are_told_without_loading_anything(site: Site) -> None:
+    site.install("vendor", "good", "raise AssertionError('imported')")
+    assert {"file", "lmdb", "good"} <= set(registry.names())
+    assert "plugin_of_vendor" not in sys.modules
+
+
+def test_the_class_is_told_of_whatever_shows_it(site: Site) -> None:
+    site.install("vendor", "good", GOOD)
+    good = registry.load("good")
+    for backend in ("good", good, functools.partial(good)):
+        assert registry.class_of(backend) is good
+    assert registry.class_of(lambda stream: good(stream)) is None  # type: ignore[call-arg] # a factory
+    with pytest.raises(PluginError, match="no backend named 'missing'"):
+        registry.class_of("missing")
+
+
 def test_a_plugin_may_offer_further_classes_under_other_names(site: Site) -> None:
     both = GOOD.replace("[Backend]", "[MemoryBackend, Backend]")
     site.install("vendor", "good", both)
