@@ -719,10 +719,11 @@ class Engine:
             if change(self._put, items, offered):
                 return True
             contacts = overflow.contacts
-            full = self._append(items, offered)
+            pinned = self._in_flight.pinned() if self.when_full == "drop_oldest" else 0
+            full = self._append(items, offered, pinned)
             if full is None:
                 return True
-            if self._make_room(items, before, holder, by_bound=full.__cause__ is None):
+            if self._make_room(items, before, pinned, holder, by_bound=full.__cause__ is None):
                 continue
             if deadline is not None and self._clock() >= deadline:
                 waiter = None
@@ -731,11 +732,12 @@ class Engine:
                 return accepted
 
     def _make_room(
-        self, items: Sequence[bytes], before: int, holder: Holder, *, by_bound: bool
+        self, items: Sequence[bytes], before: int, pinned: int, holder: Holder, *, by_bound: bool
     ) -> bool:
         """Finish, trim, refill, drop: whether any of it may have helped. Holds `io` only.
 
-        `before`: live bytes when this began. `by_bound`: it is our own that `items` do not fit in.
+        `before`: live bytes when this began; `pinned`: those of them that were none when there was
+        no room. `by_bound`: it is our own that `items` do not fit in.
         """
         overflow, change = self.overflow, self._locks.change
         change(self._in_flight.finish_oldest, holder)  # it is here, and does not ask for more
@@ -747,9 +749,11 @@ class Engine:
             readable = False
         if self.when_full != "drop_oldest":
             return False
+        if self._in_flight.pinned() > pinned:  # consumers have finished something meanwhile
+            return True
         # If nothing is stored, memory is what is dropped from, and where the items go then.
         if (overflow.stored or self.durable) and not overflow.dropping_helps(
-            items, before, self._in_flight.pinned(), by_bound=by_bound
+            items, before, pinned, by_bound=by_bound
         ):
             return False
         dropped: list[bytes] = []
@@ -765,9 +769,10 @@ class Engine:
         readable = readable and overflow.damage is None
         return bool(dropped or (readable and overflow.unread))
 
-    def _append(self, items: Sequence[bytes], offered: float) -> HybridQueueError | None:
+    def _append(
+        self, items: Sequence[bytes], offered: float, pinned: int
+    ) -> HybridQueueError | None:
         """None: they are stored; otherwise why there is no room for them. Holds `io` only."""
-        pinned = self._in_flight.pinned() if self.when_full == "drop_oldest" else 0
         try:
             full = self.overflow.append(items, offered, pinned)
         finally:
@@ -984,7 +989,11 @@ class Engine:
         at_hand = len(overflow.ahead)
         short = self._memory.items() + at_hand < wanted
         if overflow.unread and (short or (not at_hand and self._memory.room()[0])):
-            read = overflow.damage is None and self._read_on()
+            try:
+                read = overflow.damage is None and self._read_on()
+            except HybridQueueError:
+                self._trim()  # what is done may be what keeps damage from being set aside
+                raise
         landed = self._locks.change(self._land)
         return self._trim() or landed or read
 
