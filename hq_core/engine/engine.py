@@ -340,6 +340,7 @@ class Engine:
         if 0 < have < max_items and overflow.unread and not overflow.away:
             with suppress(HybridQueueError):  # there is something to give all the same
                 self.refill(_earlier(deadline, self._clock() + PATIENCE), max_items)
+        refilled = False
         while True:
             items = self.grab(max_items, waiter, holder=holder, lease=lease)
             drained = overflow.depth == overflow.passed > 0
@@ -353,8 +354,9 @@ class Engine:
             if items is not None:
                 return items
             is_late = deadline is not None and self._clock() >= deadline
-            if not self.refill(deadline) or is_late:
+            if (refilled and is_late) or not self.refill(deadline):
                 return []
+            refilled = True
 
     def grab(
         self,
@@ -992,7 +994,8 @@ class Engine:
             try:
                 read = overflow.damage is None and self._read_on()
             except HybridQueueError:
-                self._trim()  # what is done may be what keeps damage from being set aside
+                if not overflow.away:
+                    self._trim()  # what is done may be what keeps damage from being set aside
                 raise
         landed = self._locks.change(self._land)
         return self._trim() or landed or read

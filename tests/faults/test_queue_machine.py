@@ -653,7 +653,9 @@ class QueueMachine(CountedMachine):
 
     @rule(seconds=st.sampled_from([0.02, 0.5, 2.0, 10.0]))
     def time_passes(self, seconds: float) -> None:
+        """Whoever looks then sees that what leases held is back."""
         self.clock.advance(seconds)
+        self.model.lapse(self.clock())
 
     @rule(who=WHO)
     def a_consumer_ends(self, who: int) -> None:
