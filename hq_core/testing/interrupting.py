@@ -1,6 +1,7 @@
 """Calls that are cut short at any line."""
 
 import dis
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -36,7 +37,8 @@ def interrupted(call: Callable[[], object], line: int) -> bool:
                 raise KeyboardInterrupt
         return trace
 
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()  # what a collection runs is not the call's, and prints what is raised in it
     sys.settrace(trace)
     try:
         call()
@@ -45,6 +47,8 @@ def interrupted(call: Callable[[], object], line: int) -> bool:
             raise  # a real one
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
     return left <= 0
 
 

@@ -1,6 +1,5 @@
 """Opening LMDB backends in a fresh directory."""
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,14 +54,6 @@ class Spool:
         """Keys and values of the closed environment, as LMDB itself shows them."""
         with lmdb.open(str(self.path), readonly=True, lock=False) as env, env.begin() as txn:
             return list(txn.cursor())
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_collected_during_a_test() -> Iterator[None]:
-    """Else an interruption of any line may hit a callback of the collector's, not the backend."""
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.fixture

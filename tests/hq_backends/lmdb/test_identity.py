@@ -319,8 +319,8 @@ class TestGone:
 
     @each_gone
     @pytest.mark.parametrize("durable", [True, False])
-    def test_a_queue_goes_on_with_all_that_it_has(
-        self, spool: Spool, what: str, durable: bool
+    def test_a_queue_goes_on_with_all_that_it_has_and_tells_it(
+        self, spool: Spool, caplog: pytest.LogCaptureFixture, what: str, durable: bool
     ) -> None:
         items = numbered(100, size=20_000)
         options: dict[str, Any] = {"limiter": Unlimited(), "pump": InlinePump()}
@@ -332,6 +332,8 @@ class TestGone:
             queue.sync()
             assert spool.data.exists()
             assert [queue.dequeue(0) for _ in range(50)] == items[:50]
+            told = [r.getMessage() for r in caplog.records if "removed or replaced" in r.message]
+            assert len(told) == 1, told
         if durable:
             with HybridQueue("s", 4, spool.directory, **options) as queue:
                 assert drain(queue) == items[50:]
