@@ -43,6 +43,7 @@ class Checked(Format):
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self._seed_of_voids = seed ^ 0xFFFFFFFF
         start = _SEED.pack(_MAGIC, seed)
         self.preamble = start + _CRC.pack(crc32(start))
 
@@ -105,7 +106,8 @@ class Checked(Format):
     @override
     def is_void(self, header: bytes) -> bool:
         """See `Format`."""
-        return header == self._void(int.from_bytes(header[: _LENGTH.size], "big"))
+        _, crc = _HEADER.unpack(header)
+        return bool(crc == crc32(header[: _LENGTH.size], self._seed_of_voids))
 
     @override
     def voids(self, size: int) -> list[tuple[int, bytes]]:
@@ -122,7 +124,7 @@ class Checked(Format):
 
     def _void(self, length: int) -> bytes:
         start = _LENGTH.pack(length)
-        return start + _CRC.pack(crc32(start, self.seed ^ 0xFFFFFFFF))
+        return start + _CRC.pack(crc32(start, self._seed_of_voids))
 
 
 def checked_of(start: bytes) -> Checked | None:
