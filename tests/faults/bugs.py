@@ -9,6 +9,7 @@ from typing import Any, Final
 import lmdb
 
 from hq_backends.file import files as file_files
+from hq_backends.file import notes as file_notes
 from hq_backends.file import reader as file_reader
 from hq_backends.file import recovery as file_recovery
 from hq_backends.file.backend import FileBackend
@@ -82,11 +83,11 @@ def _failed_write_acknowledged() -> None:
 def _torn_tail_delivered() -> None:
     original = file_recovery.walk
 
-    def walk(*args: Any, **options: Any) -> file_recovery.Survey:
-        found = original(*args, **options)
-        if not found.torn:
+    def walk(fd: int, form: Any, start: int, end: int, **options: Any) -> file_recovery.Walk:
+        found = original(fd, form, start, end, **options)
+        if found.stop != "cut short":
             return found
-        return replace(found, records=found.records + 1, end=found.end + found.torn, torn=0)
+        return replace(found, records=found.records + 1, end=end, stop="end")
 
     _set(file_recovery, "walk", walk)
 
@@ -96,7 +97,7 @@ def _position_reset_before_the_data_is_truncated() -> None:
 
     def empty(self: Writer) -> None:
         with self._log.guard:
-            self._notes._write((0, 0, 0, 0), 0)
+            self._notes._write((0, 0, 0, 0))
         original(self)
 
     _set(Writer, "empty", empty)
@@ -122,6 +123,10 @@ def _position_of_the_file_before() -> None:
 
     _set(DataFile, "inode", lambda self: 1)
     _set(Notes, "place", place)
+    _set(file_recovery, "around_head", lambda read, first, head, tail: 0)
+    _set(file_recovery, "before_tail", lambda read, head, tail: 0)
+    _set(file_notes, "around_head", lambda read, first, head, tail: 0)
+    _set(file_notes, "before_tail", lambda read, head, tail: 0)
 
 
 def _position_in_one_slot() -> None:
@@ -164,8 +169,7 @@ def _failed_read_skips_the_record() -> None:
 def _descriptor_kept_when_closing_fails() -> None:
     def close(self: FileBackend, *, delete: bool) -> None:
         if delete or not self._log.extent[2]:
-            self._data.delete()
-            self._sidecar.delete()
+            self._begin(0)
             self._space.clean()
         else:
             self._notes.place()

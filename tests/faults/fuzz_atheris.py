@@ -17,8 +17,8 @@ with atheris.instrument_imports(include=["hq_backends.file"]):
 
 FORM = Checked(SEED)
 WRITTEN = [
-    (7, Position(b"0123456789abcdef", 1, SEED, 16, 100, 3, 16)),
-    (8, Position(b"0123456789abcdef", 1, SEED, 40, 200, 5, 100)),
+    (7, Position(b"0123456789abcdef", 1, SEED, 16, 100, 3, 16, 1, 2)),
+    (8, Position(b"0123456789abcdef", 1, SEED, 40, 200, 5, 100, 3, 4)),
 ]
 SLOTS = [encode(place, sequence) for sequence, place in WRITTEN]
 RUNS = next((int(arg[6:]) for arg in sys.argv if arg.startswith("-runs=")), 0)

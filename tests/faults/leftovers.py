@@ -11,6 +11,7 @@ from hq_backends.file import recovery
 from hq_backends.file.checked import Checked
 from hq_backends.file.format import Format, Plain
 from hq_backends.file.position import SLOT_SPACING, Position, encode
+from hq_backends.file.proof import around_head, before_tail
 from tests.faults.fuzzing import SEED, Log, damaged, plain_records, spool
 
 __all__ = [
@@ -62,11 +63,26 @@ def make_case(random: Random) -> Case:
     boot = random.choice([BOOT, ANOTHER_BOOT])
     positions = []
     head = tail = committed = 0
+
+    def read(size: int, offset: int) -> bytes:
+        return intact[offset : offset + size]
+
     for _ in range(random.choice([0, 1, 2, 2])):
         head = random.randrange(head, len(ends))
         tail = random.randrange(max(head, tail), len(ends))
         committed = random.choice([committed, random.randrange(committed, tail + 1)])
-        place = Position(boot, 0, form.seed, ends[head], ends[tail], tail - head, ends[committed])
+        first, start, end = len(form.preamble), ends[head], ends[tail]
+        place = Position(
+            boot,
+            0,
+            form.seed,
+            start,
+            end,
+            tail - head,
+            ends[committed],
+            around_head(read, first, start, end),
+            before_tail(read, start, end),
+        )
         positions.append(place)
     return Case(
         form,

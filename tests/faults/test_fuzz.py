@@ -61,7 +61,7 @@ def test_the_parsers_find_what_simple_readers_find() -> None:
 
 
 def some_position(random: Random) -> Position:
-    return Position(random.randbytes(16), *(random.randrange(1 << 20) for _ in range(6)))
+    return Position(random.randbytes(16), *(random.randrange(1 << 20) for _ in range(8)))
 
 
 def test_a_sidecar_gives_a_position_that_was_written_or_none() -> None:
