@@ -39,11 +39,14 @@ def stretches(data: OpenFile, form: Format, start: int, end: int) -> Iterator[St
     while start < end:
         try:
             records, reason = reader.read(form, start, end, _MANY, MAX_MESSAGE_BYTES), ""
-            stop = start + sum(map(len, records)) + len(records) * form.header_bytes
         except CorruptedData as damage:
-            void = reader.void_bytes(form, start, end)
-            stop = start + void if void else search.next_whole(start + 1)
-            records, reason = [], "" if void else str(damage)
+            records, reason = [], str(damage)
+        if records:
+            stop = start + sum(map(len, records)) + len(records) * form.header_bytes
+        elif void := reader.void_bytes(form, start, end):
+            stop, reason = start + void, ""
+        else:  # the record that was read is let go of before another one is
+            stop = search.next_whole(start + 1)
         yield Stretch(start, stop, records, reason)
         start = stop
 

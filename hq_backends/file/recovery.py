@@ -24,10 +24,12 @@ from hq_core.errors import CorruptedData
 from hq_core.protocols import MAX_MESSAGE_BYTES
 from hq_core.stats import Damage
 
-__all__ = ["Survey", "Walk", "boot_id", "find", "walk"]
+__all__ = ["LEAST_GIVEN_BACK", "Survey", "Walk", "boot_id", "find", "walk"]
 
 _BLOCK: Final = 64 * 1024
 _PAGE: Final = 4096
+LEAST_GIVEN_BACK: Final = 1024 * 1024
+"""Bytes of the consumed start of a file that are given back at once, at least."""
 _ZEROS: Final = bytes(_BLOCK)
 _LENGTH: Final = Struct(">I")
 _CUT_SHORT: Final = "the last record is unfinished"
@@ -88,10 +90,6 @@ class Walk:
     """What is there: the end; a record that goes on beyond it; zeros up to it; no record."""
     reason: str = ""
     """What to say of that."""
-    voids: int = 0
-    """Bytes of the voids that were passed."""
-    voids_to: int = 0
-    """Offset behind the last of these."""
 
 
 def boot_id() -> bytes:
@@ -124,7 +122,8 @@ def walk(
     least_zeros: int = 0,
     most: int | None = None,
 ) -> Walk:
-    """Walk the headers between two offsets, over `most` records; payloads are not looked at.
+    """Walk the headers between two offsets, over `most` records; payloads are not looked at, and
+    voids taken for records.
 
     From `zeros_from` on, zeros where a record would begin are not empty records, but what a power
     cut leaves on some systems, unless there is a whole record behind them and they do not go on to
@@ -144,12 +143,11 @@ class _Walking:
         self._zeros_from = zeros_from
         self._least_zeros = least_zeros
         self._zeros_end = 0
-        self._voids = self._voids_to = 0
 
     def walk(self, offset: int, most: int) -> Walk:
         """See `walk`."""
         fd, form, end, zeros_from = self._fd, self._form, self._end, self._zeros_from
-        header_bytes, is_plain, length_at = form.header_bytes, not form.seed, _LENGTH.unpack_from
+        header_bytes, length_at = form.header_bytes, _LENGTH.unpack_from
         records, block, block_start, wanted = 0, b"", 0, _BLOCK
         sure = 0, offset  # without empty records that nothing is behind
         while offset + header_bytes <= end and records < most:
@@ -157,7 +155,7 @@ class _Walking:
             if at + header_bytes > len(block):
                 block, block_start, at = read_at(fd, wanted, offset), offset, 0
             (length,) = length_at(block, at)
-            if is_plain and 0 < length <= MAX_MESSAGE_BYTES:
+            if 0 < length <= MAX_MESSAGE_BYTES:
                 size = header_bytes + length
             else:
                 header = block[at : at + header_bytes]
@@ -165,10 +163,6 @@ class _Walking:
                     size = form.record_bytes(header)
                 except CorruptedData as exc:
                     return self._ends(sure, "damage", str(exc))
-                if self._is_void(header, offset, size):
-                    offset += size
-                    self._voids, self._voids_to = self._voids + size, offset
-                    continue
                 if not length and offset >= zeros_from and (stop := self._stop_by_zeros(offset)):
                     return self._ends(sure, *stop)
             if offset + size > end:
@@ -183,19 +177,7 @@ class _Walking:
         return self._ends((records, offset), "end", "")
 
     def _ends(self, sure: tuple[int, int], stop: _Stop, reason: str) -> Walk:
-        return Walk(*sure, stop, reason, self._voids, self._voids_to)
-
-    def _is_void(self, header: bytes, offset: int, size: int) -> bool:
-        form = self._form
-        if not form.is_void(header) or offset + size > self._end:
-            return False
-        try:  # a record's checksum may look like a void's by chance
-            form.verify(
-                header, read_at(self._fd, size - form.header_bytes, offset + form.header_bytes)
-            )
-        except CorruptedData:
-            return True
-        return False
+        return Walk(*sure, stop, reason)
 
     def _stop_by_zeros(self, offset: int) -> tuple[_Stop, str] | None:
         """How the walk ends, if it does, at the zeros at `offset`."""
@@ -244,7 +226,7 @@ class _Finding:
         from_tail = map(self._from_tail, self._positions)
         found = _first(by_position) or self._from_the_front() or _first(by_count)
         if self._form.seed:
-            return found or self._by_checksums(self._first)
+            return found or self._behind_what_was_given_back() or self._by_checksums(self._first)
         return found or self._up_to_damage() or _first(from_tail) or self._nothing()
 
     @cached_property
@@ -330,6 +312,8 @@ class _Finding:
         found = self._front
         if found.stop == "damage":
             return None
+        if self._form.seed:
+            return self._by_checksums(self._first)
         return self._survey(self._first, found)
 
     def _by_count(self, noted: Position) -> Survey | None:
@@ -370,6 +354,19 @@ class _Finding:
             voids_to=voids_to,
         )
 
+    def _behind_what_was_given_back(self) -> Survey | None:
+        """Behind a hole that we have left: all that is before it is done."""
+        start = -(-self._first // _PAGE) * _PAGE
+        end = zeros_end(self._fd, start, self._size)
+        if end - start < LEAST_GIVEN_BACK:
+            return None
+        found = self._by_checksums(end)
+        if not found.records:
+            return None
+        before = Damage(self._first, found.head - self._first, _POSITION_LOST)
+        later = [place for place in found.damage if place.offset >= found.head]
+        return replace(found, damage=(before, *later))
+
     def _up_to_damage(self) -> Survey | None:
         """From the front up to where records do not follow one another any more."""
         return self._survey(self._first, self._front) if self._front.records else None
@@ -392,18 +389,16 @@ class _Finding:
     # ---- and what is there then ------------------------------------------------------------
 
     def _from(self, start: int, zeros_from: int | None = None) -> Survey:
-        """The records from `start` on."""
+        """The records from `start` on; where there are checksums, by these: a length may be wrong
+        and lead to the end all the same."""
+        if self._form.seed:
+            return self._by_checksums(start)
         zeros_from = start if zeros_from is None else zeros_from
         found = walk(self._fd, self._form, start, self._size, zeros_from=zeros_from)
         return self._survey(start, found)
 
     def _survey(self, start: int, found: Walk) -> Survey:
-        """What `found`, a walk from `start` on, makes of the file.
-
-        Records with checksums are asked for them, unless the headers lead to the very end.
-        """
-        if self._form.seed and found.stop != "end":
-            return self._by_checksums(start)
+        """What `found`, a walk from `start` on, makes of a plain file."""
         rest = self._size - found.end
         counted = [noted.tail for noted in self._positions if noted.tail <= self._size]
         is_damage = found.stop == "damage" or (rest > 0 and found.end < max(counted, default=0))
@@ -416,8 +411,6 @@ class _Finding:
             (Damage(found.end, rest, found.reason),) if is_damage else (),
             0 if is_damage else rest,
             found.reason if rest and not is_damage else "",
-            voids=found.voids,
-            voids_to=found.voids_to,
         )
 
     def _counted(self, noted: Position, *, unwalked: int = 0) -> Survey:

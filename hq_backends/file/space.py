@@ -19,13 +19,14 @@ from hq_backends.file.log import Extent, Log
 from hq_backends.file.notes import Notes
 from hq_backends.file.position import PROOF_BYTES
 from hq_backends.file.reader import Reader
+from hq_backends.file.recovery import LEAST_GIVEN_BACK
 from hq_core.errors import BackendError
 
 __all__ = ["Space", "punch"]
 
 MIB: Final = 1024 * 1024
 
-_PUNCH_STEP: Final = 1 * MIB
+_PUNCH_STEP: Final = LEAST_GIVEN_BACK
 """Consumed bytes given back at once; smaller steps cost more calls than they free."""
 _REWRITE_FROM: Final = 64 * MIB
 """Consumed bytes from which, without hole punching, the rest is copied to a new file."""
