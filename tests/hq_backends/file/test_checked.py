@@ -315,3 +315,23 @@ def test_the_queue_counts_what_is_lost_and_goes_on(spool: Spool) -> None:
         assert told == 1
         stats = queue.stats()
         assert (stats.enqueued, stats.dequeued, stats.discarded) == (20, 19, 1)
+
+
+@pytest.mark.parametrize("byte", range(4))
+def test_a_length_that_is_damaged_amid_a_thousand_records_costs_one(
+    spool: Spool, byte: int
+) -> None:
+    """Delivered or read by the tools, and by these before it is opened and afterwards."""
+    records = numbered(1000)
+    backend = spool.open(checksum=True)
+    backend.append(records)
+    spool.close(backend)
+    spool.flip(PREAMBLE_BYTES + backend.cost(records[:500]) + byte)
+    left = [*records[:500], *records[501:]]
+    found = list(FileBackend.tools.salvage(spool.path))
+    assert [record for record in found if isinstance(record, bytes)] == left
+    backend = spool.open()
+    assert everything(backend) == (left, 1)
+    spool.close(backend)
+    assert list(FileBackend.tools.salvage(spool.path)) == left
+    assert read_all(spool.open()) == left
