@@ -298,5 +298,6 @@ class Pump(Protocol):
         returns False."""
 
     def stop(self) -> None:
-        """Called at close, and again if it was interrupted: return when no `step` runs or will run
-        any more; called by a `step` itself, when none will run after it."""
+        """Called at close, by each of several threads that close at once, and again if it was
+        interrupted: return when no `step` runs or will run any more; called in the thread that runs
+        the steps, by one or between two, when none will run after it."""

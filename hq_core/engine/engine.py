@@ -170,7 +170,7 @@ class Engine:
         overflow.depth, overflow.size_bytes = overflow.facts()
         self._accounts = Accounts(overflow.depth, self._clock())
         disown_in_child(self)
-        self._unwinding.steps.append(self.pumping.pump.stop)
+        self._unwinding.before = self.pumping.pump.stop
         self.pumping.start()
 
     # ---- producers -------------------------------------------------------------------------
@@ -270,7 +270,6 @@ class Engine:
     ) -> bytes | None:
         """The oldest item, if it takes no I/O. None: `take` has to find out."""
         item = None
-        trim = False
         locks, overflow, in_flight = self._locks, self.overflow, self._in_flight
         try:
             with locks.mutex:
@@ -282,8 +281,8 @@ class Engine:
                         return None  # and `take` sees to what else there is to do
                     if self.durable:
                         in_flight.finish(holder or this_thread.holder)
-                        if self._trim_due() == _NOW:
-                            return None
+                    if (self.durable or self._producers.waiting) and self._trim_due() == _NOW:
+                        return None
                     item = self._memory.take_one()
                     if item is None:
                         ahead = overflow.ahead
@@ -297,7 +296,6 @@ class Engine:
                     self._accounts.dequeued += 1
                     if self._producers.waiting:
                         self._wake_producers()
-                        trim = not self.durable and self._trim_due() == _NOW
                     pumping = self.pumping
                     wake = overflow.depth > 0 and not pumping.under_way and pumping.claim()
                 except BaseException:  # before others see it
@@ -308,9 +306,6 @@ class Engine:
                     locks.inside = False
             if wake:
                 self.pumping.wake()
-            if trim:  # if nobody else is at it: the pump may have no thread
-                with suppress(HybridQueueError):
-                    self.refill(-math.inf)
             if self.errands:
                 self._afterwards()
         except BaseException:
@@ -343,11 +338,12 @@ class Engine:
         refilled = False
         while True:
             items = self.grab(max_items, waiter, holder=holder, lease=lease)
-            drained = overflow.depth == overflow.passed > 0
-            if items and not self.durable and (drained or self._trim_due() == _NOW):
+            if items and not self.durable:
                 try:
-                    with suppress(HybridQueueError):  # if nobody else is at it
-                        self.refill(-math.inf)
+                    drained = overflow.depth == overflow.passed > 0
+                    if drained or self._trim_due() == _NOW:
+                        with suppress(HybridQueueError):  # if nobody else is at it
+                            self.refill(-math.inf)
                 except BaseException:
                     self._put_back(items, holder, lease)
                     raise
@@ -454,7 +450,7 @@ class Engine:
             if self._in_flight.leases:
                 self._end_lease(self._in_flight.lapsed(self._clock()), False)
             again = min(self._in_flight.next_lapse(), self._trim_due())
-            if self.durable and self._producers.waiting and self._in_flight.runs:
+            if self.durable and self._producers.waiting and not self.overflow.away:
                 return min(again, self._clock() + _LOOK_AT_HOLDERS)
             return again
 
@@ -554,7 +550,7 @@ class Engine:
             wake_all(self._lines)
         if io:
             try:
-                self._unwinding.run(wait=not self.pumping.in_step())
+                self._unwinding.run()
             finally:
                 self.notices.say()
 

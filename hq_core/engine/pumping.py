@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable
-from threading import Thread, current_thread, get_ident
+from threading import get_ident
 
 from hq_core.engine.locks import Locks
 from hq_core.engine.notices import Notices
@@ -35,7 +35,6 @@ class Pumping:
         self.pump = pump
         self.under_way = False
         self.rests = False
-        self._stepping: Thread | None = None  # where steps run: the pump's thread, or who wakes it
         self._stream_id = stream_id
         self._locks = locks
         self._notices = notices
@@ -74,13 +73,7 @@ class Pumping:
                 self._note("cannot be woken", exc)
         finally:
             waking.discard(get_ident())
-            if self.in_step():  # it has no thread of its own, and the steps are over
-                self._stepping = None
         self._afterwards()
-
-    def in_step(self) -> bool:
-        """Whether this call comes from the thread that steps: a step, or what interrupts it."""
-        return self._stepping is current_thread()
 
     def step(self) -> bool:
         """Move a batch; whether there is more to do. Holds no lock.
@@ -90,7 +83,6 @@ class Pumping:
         """
         achieved = goes_on = refused = False
         had_work = True
-        self._stepping = current_thread()
         is_wakers = get_ident() in self._locks.waking
         try:
             if not self._locks.enter_io(-math.inf if is_wakers else None):

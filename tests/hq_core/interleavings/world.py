@@ -313,7 +313,6 @@ def patch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_left = SimpleNamespace(check=lambda *_: None, clear=lambda *_: [])
     monkeypatch.setattr("hq_core.engine.opening.leftovers", nothing_left)
     monkeypatch.setattr("hq_core.engine.engine.this_thread", ThisThread())
-    monkeypatch.setattr("hq_core.engine.pumping.current_thread", lambda: world.scheduler.life)
     for module in ("locks", "pumping"):
         ident = f"hq_core.engine.{module}.get_ident"
         monkeypatch.setattr(ident, lambda: id(world.scheduler.life))
