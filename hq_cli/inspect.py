@@ -39,8 +39,10 @@ def run(args: argparse.Namespace) -> int:
 def _row(spool: Spool) -> Row:
     inspection = inspect(spool)
     row = dataclasses.asdict(inspection)
-    del row["options"]
-    damage = [Damage(inspection.tail, 0, inspection.damage)] if inspection.damage else []
+    del row["options"], row["damage_offset"]
+    damage = []
+    if inspection.damage:
+        damage.append(Damage(inspection.damage_offset, 0, inspection.damage))
     return row | {"state": "damaged" if damage else "fine", "damage": findings(damage)}
 
 

@@ -40,8 +40,6 @@ def _lines(row: Row) -> list[str]:
     verdict = "DAMAGED" if row["damage"] else "fine"
     text = f"{row['path']}: {verdict}, {row['records']} whole records"
     text += f", {format_size(row['payload_bytes'])}"
-    if row["torn_bytes"] and not row["damage"]:
-        text += f"; {row['torn_bytes']} bytes of no record at the end, which is normal"
     if row["owner"]:
         text += f"; in use by process {row['owner']}"
     return [text, *damage_lines(row)]

@@ -105,10 +105,12 @@ class Inspection:
     position: str = "good"
     """Whether what says where the head is can be relied on: ``"good"``, or what is wrong."""
     torn_bytes: int = 0
-    """Bytes behind the tail that belong to no record, such as an append that was cut short. That is
-    normal after a crash, and no damage."""
+    """Bytes behind the tail that belong to no record, as an append leaves that was cut short. The
+    next opening cuts them, having moved them aside if they are more than a record's length."""
     damage: str = ""
-    """Why what is behind the tail cannot be read; empty if nothing is wrong with it."""
+    """Why no record can be made of something; empty if nothing else is wrong."""
+    damage_offset: int = 0
+    """Where the first of that begins, in bytes from the start of the log."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Options of the backend that write a store of this format."""
 

@@ -149,7 +149,7 @@ class _Walking:
         fd, form, end, zeros_from = self._fd, self._form, self._end, self._zeros_from
         header_bytes, length_at = form.header_bytes, _LENGTH.unpack_from
         records, block, block_start, wanted = 0, b"", 0, _BLOCK
-        sure = 0, offset  # without empty records that nothing is behind
+        sure = 0, offset  # without empty records that nothing is behind and no position counts
         while offset + header_bytes <= end and records < most:
             at = offset - block_start
             if at + header_bytes > len(block):
@@ -169,7 +169,7 @@ class _Walking:
                 return self._ends(sure, "cut short", _CUT_SHORT)
             offset += size
             records += 1
-            if length or offset <= zeros_from:
+            if length or offset <= zeros_from or self._least_zeros:
                 sure = records, offset
             wanted = _BLOCK if size < _BLOCK // 4 else header_bytes
         if 0 < end - offset < header_bytes:
@@ -184,7 +184,7 @@ class _Walking:
         if self._zeros_end <= offset:
             self._zeros_end = zeros_end(self._fd, offset, self._end)
         if self._zeros_end == self._end:
-            return "zeros", _ONLY_ZEROS
+            return ("zeros", _ONLY_ZEROS) if self._end - offset >= self._least_zeros else None
         page_end = -(-(offset + 1) // _PAGE) * _PAGE
         if self._zeros_end >= max(page_end, offset + self._least_zeros):
             return "damage", _AMID_ZEROS
@@ -237,7 +237,9 @@ class _Finding:
             return walk(fd, form, first, self._size)
         header = read_at(fd, form.header_bytes, first)
         if len(header) == form.header_bytes and not any(header):
-            return Walk(0, first, "damage", _ZEROS_IN_FRONT)
+            zeros = zeros_end(fd, first, self._size) - first
+            if zeros >= self._least_zeros:
+                return Walk(0, first, "damage", _ZEROS_IN_FRONT)
         for noted in self._positions:
             if noted.inode == self._inode and noted.tail <= self._size:
                 before = walk(fd, form, first, noted.head, zeros_from=first)

@@ -52,6 +52,7 @@ class FileTools(SpoolTools):
                 position=left.position,
                 torn_bytes=found.torn,
                 damage=found.damage[0].reason if found.damage else "",
+                damage_offset=found.damage[0].offset if found.damage else 0,
                 options={"checksum": bool(found.form.seed)},
             )
 
@@ -130,7 +131,7 @@ def _opened(path: Path) -> Iterator[_Left]:
         elif positions[0].inode != os.fstat(data.fd).st_ino:
             position = "of another file"
         else:
-            position = "not at a record"
+            position = "not proven"
         yield _Left(data, found, position)
     finally:
         data.close()

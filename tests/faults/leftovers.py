@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from random import Random
@@ -12,7 +13,7 @@ from hq_backends.file.checked import Checked
 from hq_backends.file.format import Format, Plain
 from hq_backends.file.position import SLOT_SPACING, Position, encode
 from hq_backends.file.proof import around_head, before_tail
-from tests.faults.fuzzing import SEED, Log, damaged, plain_records, spool
+from tests.faults.fuzzing import SEED, damaged, spool
 
 __all__ = [
     "BOOT",
@@ -20,8 +21,6 @@ __all__ = [
     "PAGE",
     "Case",
     "Noted",
-    "behind_counted",
-    "expected_of_plain",
     "is_part",
     "leave",
     "make_case",
@@ -63,26 +62,14 @@ def make_case(random: Random) -> Case:
     boot = random.choice([BOOT, ANOTHER_BOOT])
     positions = []
     head = tail = committed = 0
-
-    def read(size: int, offset: int) -> bytes:
-        return intact[offset : offset + size]
-
     for _ in range(random.choice([0, 1, 2, 2])):
         head = random.randrange(head, len(ends))
         tail = random.randrange(max(head, tail), len(ends))
         committed = random.choice([committed, random.randrange(committed, tail + 1)])
-        first, start, end = len(form.preamble), ends[head], ends[tail]
-        place = Position(
-            boot,
-            0,
-            form.seed,
-            start,
-            end,
-            tail - head,
-            ends[committed],
-            around_head(read, first, start, end),
-            before_tail(read, start, end),
-        )
+        at = ends[head], ends[tail]
+        read = partial(_bytes_of, intact)
+        proof = around_head(read, len(form.preamble), *at), before_tail(read, *at)
+        place = Position(boot, 0, form.seed, *at, tail - head, ends[committed], *proof)
         positions.append(place)
     return Case(
         form,
@@ -98,10 +85,13 @@ def make_case(random: Random) -> Case:
 class Noted:
     """What the sidecar says."""
 
-    position: Position | None = None
-    """Of the data file."""
-    blank: bool = False
-    """It is there, and says nothing of any file."""
+    positions: list[Position]
+    """Those that are whole in it, the newer one first."""
+
+    def start(self, case: Case) -> int:
+        """Offset from which on a record may be one that is not done."""
+        heads = [place.head for place in self.positions if place.head <= len(case.data)]
+        return max(heads, default=0)
 
 
 def leave(case: Case, directory: Path, random: Random) -> Noted:
@@ -112,7 +102,7 @@ def leave(case: Case, directory: Path, random: Random) -> Noted:
     inode = random.choice([own, own, own, own + 1])
     placed = [place._replace(inode=inode) for place in case.positions]
     if not placed:
-        return Noted()
+        return Noted([])
     sidecar = two_slots(list(enumerate(placed, start=1)))
     if case.sidecar_damage is not None:
         how = Random(case.sidecar_damage)
@@ -127,44 +117,11 @@ def leave(case: Case, directory: Path, random: Random) -> Noted:
         for number, place in enumerate(placed, start=1)
         if any(slot.startswith(encode(place, number)) for slot in slots)
     ]
-    return Noted(whole[-1] if whole and inode == own else None, blank=not whole)
+    return Noted(whole[::-1])
 
 
-def behind_counted(data: bytes, noted: Position | None) -> Log | None:
-    """What a plain file holds behind the records that a position has counted, if that holds."""
-    if noted is None or noted.tail > len(data):
-        return None
-    same_boot = noted.boot == BOOT
-    sure = noted.tail if same_boot else max(noted.committed, noted.head)
-    if sure > noted.tail:
-        return None
-    counted = plain_records(data, sure, noted.tail, zeros_from=sure)
-    right_count = sure > noted.head or len(counted.records) == noted.records
-    if counted.end != noted.tail or not right_count:
-        return None
-    return plain_records(data, noted.tail, len(data), zeros_from=None if same_boot else noted.tail)
-
-
-def expected_of_plain(
-    data: bytes, noted: Position | None, *, blank: bool
-) -> tuple[list[bytes], int]:
-    """What a plain file holds, by the rules in its document, and how many records are counted."""
-    size = len(data)
-    rest = behind_counted(data, noted)
-    if noted and rest:
-        log = plain_records(data, noted.head, rest.end)
-        return log.records, noted.records + len(rest.records)
-    if noted is None or noted.head > size:
-        power_was_cut = noted.boot != BOOT if noted else blank
-        least = 0 if power_was_cut else PAGE
-        log = plain_records(data, 0, size, zeros_from=0, least_zeros=least)
-        return log.records, len(log.records)
-    same_boot = noted.boot == BOOT
-    head = noted.head
-    if noted.committed < head and plain_records(data, 0, head).end != head:
-        head = 0
-    log = plain_records(data, head, size, zeros_from=None if same_boot else noted.committed)
-    return log.records, len(log.records)
+def _bytes_of(data: bytes, size: int, offset: int) -> bytes:
+    return data[offset : offset + size]
 
 
 def untouched(case: Case, start: int) -> list[bytes]:

@@ -55,7 +55,9 @@ class SqliteTools(SpoolTools):
                     count, size = count + 1, size + length + _OVERHEAD
             except sqlite3.DatabaseError as exc:
                 damage = _damage_of(exc)
-        return Inspection("sqlite", count, size, head=first, tail=end, damage=damage)
+        return Inspection(
+            "sqlite", count, size, head=first, tail=end, damage=damage, damage_offset=end
+        )
 
     @override
     def salvage(self, path: Path) -> Iterator[bytes | Damage]:
