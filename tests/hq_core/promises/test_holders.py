@@ -1,5 +1,6 @@
 """Every item has a holder: what nobody is done with comes again after a kill, in order."""
 
+import mmap
 import os
 import signal
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hq_core import InlinePump, QueueEmpty
 from tests.hq_core.promises.staging import (
     FRONTS,
     ON_DISK,
@@ -17,6 +19,7 @@ from tests.hq_core.promises.staging import (
     hands,
     items,
     opened,
+    started,
     until,
 )
 
@@ -28,25 +31,27 @@ def _killed() -> None:
 
 @FRONTS
 @ON_DISK
+@pytest.mark.parametrize("memory_items", [1, 8])
 def test_what_a_slow_consumer_works_on_comes_again_though_a_fast_one_took_more(
-    tmp_path: Path, backend: str, front: str
+    tmp_path: Path, backend: str, front: str, memory_items: int
 ) -> None:
-    """Only its holder finishes an item: not who takes later ones."""
+    """Only its holder finishes an item: not who takes all the later ones, and asks for more."""
 
     def work() -> None:
-        queue = opened(tmp_path, 8, backend, durable=True)
+        queue = opened(tmp_path, memory_items, backend, durable=True, pump=InlinePump())
         with hands(queue, front, 2) as (slow, fast):
             for item in items(4):
                 queue.enqueue(item)
             assert slow.do("dequeue") == items(4)[0]
-            assert fast.do("dequeue") == items(4)[1]
-            assert fast.do("dequeue") == items(4)[2]
+            for item in items(3, start=1):
+                assert fast.do("dequeue") == item
+            with pytest.raises(QueueEmpty):  # so that what is done is trimmed
+                fast.do("try_dequeue")
             _killed()
 
     dies(work)
     with opened(tmp_path, 8, backend, durable=True) as queue:
-        found = drain(queue)
-    assert found == [items(4)[0], *items(3, start=1)]
+        assert drain(queue) == items(4)
 
 
 @FRONTS
@@ -54,10 +59,11 @@ def test_what_a_slow_consumer_works_on_comes_again_though_a_fast_one_took_more(
 def test_what_a_consumer_works_on_comes_again_though_another_one_adds(
     tmp_path: Path, backend: str, front: str
 ) -> None:
-    """A producer finishes nothing that somebody else holds."""
+    """A producer finishes nothing that somebody else holds, not even another task of its loop; and
+    the pump, which trims what is finished, comes to it."""
 
     def work() -> None:
-        queue = opened(tmp_path, 2, backend, durable=True)
+        queue = opened(tmp_path, 2, backend, durable=True, pump=InlinePump())
         with hands(queue, front, 2) as (consumer, producer):
             for item in items(2):
                 producer.do("enqueue", item)
@@ -103,14 +109,27 @@ def test_what_is_held_comes_again_and_what_was_dropped_behind_it_harms_no_order(
 
 
 @ON_DISK
+@pytest.mark.parametrize("trims", [1, 2, 4])
+@pytest.mark.parametrize("call", ["dequeue", "dequeue_many", "lease"])
 def test_a_trim_that_is_the_last_thing_a_process_does_takes_nothing_that_is_not_done(
-    tmp_path: Path, backend: str
+    tmp_path: Path, backend: str, call: str, trims: int
 ) -> None:
-    """What a call is about to return is not trimmed before its holder asks for more."""
+    """What a call is about to return is not trimmed before its holder asks for more, though a
+    producer waits for the room; nor is anything behind it."""
+    made = items(8, size=10)
+    with opened(tmp_path, 1, backend, durable=True) as probe:
+        probe.enqueue_many(made[:2])
+        bound = probe.stats().disk_bytes
+        assert drain(probe) == made[:2]
+    notes = mmap.mmap(-1, mmap.PAGESIZE)  # items returned, and accepted
 
     def work() -> None:
+        left = trims
+
         def after(method: str) -> None:
-            if method == "trim":
+            nonlocal left
+            left -= method == "trim"
+            if not left:
                 _killed()
 
         queue = opened(
@@ -118,23 +137,37 @@ def test_a_trim_that_is_the_last_thing_a_process_does_takes_nothing_that_is_not_
             4,
             around(backend, after=after),
             durable=True,
+            when_full="block",
+            max_overflow_bytes=bound,
+            pump=InlinePump(),
         )
-        for item in items(2):
-            queue.enqueue(item)
-        queue.dequeue()
-        queue.dequeue()
-        queue.enqueue(b"more")
-        queue.dequeue()
-        with_nothing_left = queue.dequeue
-        with_nothing_left(0)
-        _killed()
+
+        def produce() -> None:
+            for number, item in enumerate(made):
+                queue.enqueue(item)
+                notes[1] = number + 1
+
+        producer = started(produce)
+        for number, item in enumerate(made):
+            until(lambda: queue._engine._producers.waiting or not producer.is_alive())
+            if call == "lease":
+                lease = queue.lease(1)
+                assert lease.items == [item]
+                notes[0] = number + 1
+                lease.ack()
+            else:
+                taken = queue.dequeue() if call == "dequeue" else queue.dequeue_many(1)[0]
+                assert taken == item
+                notes[0] = number + 1
 
     dies(work)
-    with opened(tmp_path, 4, backend, durable=True) as queue:
-        found = drain(queue)
+    returned, accepted = notes[0], notes[1]
+    with opened(tmp_path, 8, backend, durable=True) as queue:
+        found = [made.index(item) for item in drain(queue)]
         balanced(queue)
-    whole = [*items(2), b"more"]
-    assert found == whole[len(whole) - len(found) :]
+    assert found == list(range(found[0], found[-1] + 1))
+    assert found[0] <= returned, "what the last call was about to return is gone"
+    assert found[-1] >= accepted - 1
 
 
 @ON_DISK
