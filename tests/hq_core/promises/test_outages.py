@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from hq_core import (
     BackendUnavailable,
@@ -287,13 +288,22 @@ class TestFull:
         queue.close()
 
 
-class NoThread(threading.Thread):
-    """A thread that cannot be started."""
+class NotStarted(threading.Thread):
+    """A thread that cannot be started: there are too many."""
 
+    @override
     def start(self) -> None:
         raise RuntimeError("can't start new thread")
 
 
+class NotMade(threading.Thread):
+    """A thread that cannot even be made, as in a subinterpreter."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        raise RuntimeError("daemon threads are not allowed in this (sub)interpreter")
+
+
+@pytest.mark.parametrize("no_thread", [NotStarted, NotMade])
 @DURABLE
 @pytest.mark.parametrize(
     "take",
@@ -310,6 +320,7 @@ def test_what_is_taken_arrives_though_the_pump_gets_no_thread(
     monkeypatch: pytest.MonkeyPatch,
     durable: bool,
     take: Callable[[HybridQueue], list[bytes]],
+    no_thread: type[threading.Thread],
 ) -> None:
     """The caller takes the step itself; and when there are threads again, the pump has one."""
     queue = opened(tmp_path, 40, "file", durable=durable, pump=ThreadPump())
@@ -317,7 +328,7 @@ def test_what_is_taken_arrives_though_the_pump_gets_no_thread(
         queue.enqueue(item)
     got: list[bytes] = []
     with monkeypatch.context() as patch:
-        patch.setattr(threading, "Thread", NoThread)
+        patch.setattr(threading, "Thread", no_thread)
         while len(got) < 120:
             got += take(queue)
     while queue.depth:
