@@ -16,92 +16,107 @@ VERSIONS: Final = Path("/root/.pyenv/versions")
 SECONDS: Final = 20.0
 """In which a program has to end that has nothing more to do."""
 
-START: Final = """
-import signal, sys, threading, time, warnings
-from hq_core import HybridQueue, StdlibQueue, ThreadPump, InlinePump, Unlimited
-from hq_core.testing.fakes import FaultyBackend, ManualPump, MemoryBackend
-from hq_core.testing.fakes import _Around
+SLOW: Final = """
+import threading, time
+from hq_core.testing.fakes import FaultyBackend, MemoryBackend
 
+METHOD = ""
 reading = threading.Event()
 
-class Slow(_Around):
-    name = "slow"
-    def _before(self, method):
-        if method == METHOD and threading.current_thread() is not threading.main_thread():
-            reading.set()
-            time.sleep(3600)
+def _before(method, number):
+    if method == METHOD and threading.current_thread() is not threading.main_thread():
+        reading.set()
+        time.sleep(3600)
 
-def slow(stream):
-    return Slow(MemoryBackend(stream))
+def opened(stream):
+    return FaultyBackend(MemoryBackend(stream), _before)
+"""
+"""A module of its own: what a thread is in the middle of keeps the globals of its code alive, so
+those of the program itself would never be finalised."""
+
+START: Final = """
+import signal, sys, threading, time
+from hq_core import HybridQueue, ThreadPump, Unlimited
+from hq_core.testing.fakes import ManualPump
+import slow
 
 def opened(backend="file", pump=None, **options):
-    return HybridQueue("s", 2, DIRECTORY, backend=backend, limiter=Unlimited(),
+    return HybridQueue("s", 100, DIRECTORY, backend=backend, limiter=Unlimited(),
                        pump=pump or ThreadPump(), **options)
+
+def pumped(queue):
+    # Enough that it pays to wake the pump, so that there is a thread of it.
+    for _ in range(400):
+        queue.enqueue(b"x")
+    for _ in range(60 if slow.METHOD == "read" else 120):
+        queue.dequeue()
+    if slow.METHOD == "read":
+        assert slow.reading.wait(10)
+    assert any(thread.name.startswith("hq-pump") for thread in threading.enumerate())
+    return queue
+
+def items(backend):
+    with opened(backend) as queue:
+        pumped(queue)
+        while True:
+            yield queue.dequeue()
+
+class Owner:
+    def __init__(self, backend):
+        self.queue = pumped(opened(backend))
+    def __del__(self):
+        self.queue.close()
 """
 
 PROGRAMS: Final = {
     "with the pump in the middle of a slow read": """
-        METHOD = "read"
-        first = opened(backend=slow, durable=True)
-        first.enqueue_many([b"x"] * 400)
-        threading.Thread(target=first._engine.pumping.step, daemon=True).start()
-        queue = first
-        reading.wait(10)
+        slow.METHOD = "read"
+        queue = pumped(opened(slow.opened))
         """,
-    "with a daemon thread in the middle of a slow append": """
-        METHOD = "append"
-        queue = opened(backend=slow, durable=True)
-        threading.Thread(target=lambda: queue.enqueue(b"x"), daemon=True).start()
-        reading.wait(10)
-        """,
-    "with a slow append under way, and a queue in a block": """
-        METHOD = "append"
-        queue = opened(backend=slow, durable=True)
-        threading.Thread(target=lambda: queue.enqueue(b"x"), daemon=True).start()
-        reading.wait(10)
-
-        class Owner:
-            def __del__(self):
-                queue.close()
-        owner = Owner()
-        """,
-    "with a queue that a generator closes": """
-        METHOD = ""
-        def items():
-            with opened() as queue:
-                queue.enqueue_many([b"x"] * 400)
-                while True:
-                    yield queue.dequeue()
-        left = items()
+    "with the pump in the middle of a slow read, and a generator closes": """
+        slow.METHOD = "read"
+        left = items(slow.opened)
         next(left)
         """,
-    "with a queue that a finaliser closes": """
-        METHOD = ""
+    "with the pump in the middle of a slow read, and a finaliser closes": """
+        slow.METHOD = "read"
+        sys.modules["owner"] = Owner(slow.opened)
+        """,
+    "with a daemon thread in the middle of a slow append": """
+        slow.METHOD = "append"
+        queue = opened(slow.opened, durable=True)
+        threading.Thread(target=lambda: queue.enqueue(b"x"), daemon=True).start()
+        assert slow.reading.wait(10)
+        """,
+    "with a slow append under way, and a finaliser closes": """
+        slow.METHOD = "append"
         class Owner:
             def __init__(self):
-                self.queue = opened()
-                self.queue.enqueue_many([b"x"] * 400)
-                self.queue.dequeue()
+                self.queue = opened(slow.opened, durable=True)
             def __del__(self):
                 self.queue.close()
         owner = Owner()
+        threading.Thread(target=owner.queue.enqueue, args=(b"x",), daemon=True).start()
+        assert slow.reading.wait(10)
         sys.modules["owner"] = owner
         """,
+    "with a queue that a generator closes": """
+        left = items("file")
+        next(left)
+        """,
+    "with a queue that a finaliser closes": """
+        sys.modules["owner"] = Owner("file")
+        """,
     "with a queue that nobody closes": """
-        METHOD = ""
-        queue = opened()
-        queue.enqueue_many([b"x"] * 400)
-        queue.dequeue()
+        queue = pumped(opened())
         """,
     "with a daemon thread that waits for an item": """
-        METHOD = ""
         queue = opened()
         threading.Thread(target=queue.dequeue, daemon=True).start()
         while not queue._engine._consumers.waiting:
             time.sleep(0.001)
         """,
     "with a coroutine's queue that nobody closes": """
-        METHOD = ""
         import asyncio
         from hq_core.aio import AsyncHybridQueue
         queue = AsyncHybridQueue("s", 2, DIRECTORY, limiter=Unlimited())
@@ -112,11 +127,11 @@ PROGRAMS: Final = {
         asyncio.run(main())
         """,
     "after a signal in the middle of close": """
-        METHOD = ""
         class Pump(ManualPump):
+            stopped = False
             def stop(self):
-                if not reading.is_set():
-                    reading.set()
+                if not self.stopped:
+                    self.stopped = True
                     signal.raise_signal(signal.SIGINT)
         queue = opened(pump=Pump())
         queue.enqueue_many([b"x"] * 400)
@@ -127,11 +142,8 @@ PROGRAMS: Final = {
         opened().close()
         """,
     "when its exit handlers close the queue": """
-        METHOD = ""
         import atexit
-        queue = opened()
-        queue.enqueue_many([b"x"] * 400)
-        queue.dequeue()
+        queue = pumped(opened())
         atexit.register(queue.close)
         """,
 }
@@ -159,6 +171,7 @@ def interpreter(version: str) -> Path:
 def test_a_program_ends(tmp_path: Path, program: str, version: str) -> None:
     """Soon, by itself, with status 0, whatever its queues are in the middle of."""
     python = interpreter(version)
+    (tmp_path / "slow.py").write_text(SLOW)
     text = f"DIRECTORY = {os.fspath(tmp_path / 'spool')!r}\n" + START
     text += textwrap.dedent(PROGRAMS[program])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.fspath, (ROOT, PACKAGES)))}
