@@ -196,27 +196,32 @@ def test_a_queue_may_carry_what_it_logs_itself(
     hybrid.close()
 
 
-NOT_MENDED = pytest.mark.skip(reason="not mended yet: drop_newest may drop the sentinel")
-
-
-@pytest.mark.parametrize(
-    "when_full", ["drop_oldest", pytest.param("drop_newest", marks=NOT_MENDED)]
-)
-def test_a_queue_listener_stops_though_its_queue_drops(tmp_path: Path, when_full: str) -> None:
-    """What `QueueListener.stop` puts last arrives, or `get` ends otherwise."""
+@pytest.mark.parametrize("later", [0, 5])
+@pytest.mark.parametrize("when_full", ["drop_oldest", "drop_newest"])
+def test_a_queue_listener_stops_though_its_queue_drops(
+    tmp_path: Path, when_full: str, later: int
+) -> None:
+    """What `QueueListener.stop` puts last arrives, or `get` ends otherwise; also if others go on
+    logging, and so put and drop more."""
     hybrid = opened(tmp_path, 2, when_full=when_full, max_overflow_bytes=1)
     carrier = StdlibQueue[Any](
         hybrid,
         dumps=lambda record: b"" if record is None else record.getMessage().encode(),
         loads=lambda data: logging.makeLogRecord({"msg": data.decode()}) if data else None,
     )
-    busy, go_on = threading.Event(), threading.Event()
+    busy, go_on, stops = threading.Event(), threading.Event(), threading.Event()
+
+    class Listener(logging.handlers.QueueListener):
+        @override
+        def enqueue_sentinel(self) -> None:
+            super().enqueue_sentinel()
+            stops.set()
 
     def hear(record: logging.LogRecord) -> None:
         busy.set()
         go_on.wait(PATIENCE)
 
-    listener = logging.handlers.QueueListener(carrier, Telling(hear))
+    listener = Listener(carrier, Telling(hear))
     handler = logging.handlers.QueueHandler(carrier)
     listener.start()
     thread = listener._thread
@@ -225,7 +230,9 @@ def test_a_queue_listener_stops_though_its_queue_drops(tmp_path: Path, when_full
         handler.handle(logging.makeLogRecord({"msg": f"message {number}"}))
         assert busy.wait(PATIENCE)
     stopping = started(listener.stop)
-    until(lambda: not stopping.is_alive() or carrier.qsize() or hybrid.stats().dropped)
+    assert stops.wait(PATIENCE)
+    for number in range(later):
+        handler.handle(logging.makeLogRecord({"msg": f"later {number}"}))
     go_on.set()
     stopping.join(PATIENCE / 4)
     stopped = not stopping.is_alive()
