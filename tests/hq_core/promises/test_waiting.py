@@ -5,7 +5,7 @@ import logging
 import pickle
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -130,65 +130,6 @@ def test_a_tier_that_has_no_memory_for_a_refill_loses_nothing(tmp_path: Path) ->
             continue
     tier.poor = Poor.poor = False
     assert found + drain(queue) == made
-    balanced(queue)
-    queue.close()
-
-
-class _Handler(logging.Handler):
-    """Calls `seen` with each record, outside of what `logging` locks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asleep = threading.Event()
-        self.go_on = threading.Event()
-
-    def createLock(self) -> None:
-        self.lock = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.asleep.set()
-        self.go_on.wait(PATIENCE)
-
-
-@pytest.fixture
-def handler() -> Iterator[_Handler]:
-    made = _Handler()
-    log = logging.getLogger("hq_core")
-    log.addHandler(made)
-    yield made
-    made.go_on.set()
-    log.removeHandler(made)
-
-
-def test_a_log_handler_that_takes_long_keeps_no_consumer_waiting(
-    tmp_path: Path, handler: _Handler
-) -> None:
-    """Nothing is logged under a lock that somebody else may need."""
-
-    def before(method: str) -> None:
-        if method == "append" and full.is_set():
-            raise OSError(28, "No space left on device")
-
-    full = threading.Event()
-    queue = opened(tmp_path, 2, around("memory", before=before), when_full="drop_newest")
-    for item in items(4):
-        queue.enqueue(item)
-    full.set()
-
-    def produce() -> None:
-        try:
-            queue.enqueue(b"too much")
-        except HybridQueueError:
-            logging.getLogger("hq_core").warning("as told")
-
-    producer = started(produce)
-    assert handler.asleep.wait(PATIENCE)
-    began = time.monotonic()
-    assert drain(queue) == items(4)
-    queue.stats()
-    assert time.monotonic() - began < 1.0
-    handler.go_on.set()
-    producer.join(PATIENCE)
     balanced(queue)
     queue.close()
 
