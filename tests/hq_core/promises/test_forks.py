@@ -20,16 +20,16 @@ import pytest
 from hq_core import HybridQueue, StdlibQueue, StreamBusyError, ThreadPump
 from hq_core.testing.forking import forked, in_child
 from tests.hq_core.promises.staging import (
-    BACKENDS,
+    ON_DISK,
     PATIENCE,
     Gate,
     around,
     balanced,
+    dies,
     drain,
     items,
     opened,
     started,
-    until,
 )
 
 
@@ -148,40 +148,51 @@ def test_a_forked_child_is_refused_by_a_view_that_was_made_before(tmp_path: Path
     queue.close()
 
 
-@BACKENDS
+@ON_DISK
 def test_a_queue_that_was_opened_while_another_thread_forked_is_freed_with_its_owner(
     tmp_path: Path, backend: str
 ) -> None:
-    """No child keeps a lock that it does not know of: forks come at any moment of the openings."""
-    forks: list[int] = []
-    done = threading.Event()
+    """No child keeps a lock that it does not know of. One is forked whenever the owner asks the
+    system for a file or a lock, or as soon as it lets others fork; all of them outlive it."""
     until_then, go_on = os.pipe()
+    hear, tell = os.pipe()
 
-    def wait() -> None:
+    def child() -> None:
+        os.write(tell, b".")  # it is past what it does when it is forked
         os.close(go_on)
         os.read(until_then, 1)
 
     def fork() -> None:
-        while not done.is_set() and len(forks) < 200:
-            forks.append(forked(wait))
+        forked(child)
+        os.read(hear, 1)
 
-    forking = started(fork)
+    def owner() -> None:
+        opener = threading.get_ident()
+        forking: list[threading.Thread] = []
+
+        def audit(event: str, args: object) -> None:
+            if event in ("open", "fcntl.flock") and threading.get_ident() == opener:
+                thread = started(fork)
+                thread.join(0.05)
+                forking.append(thread)
+
+        sys.addaudithook(audit)
+        queue = opened(tmp_path, 2, backend, durable=True)
+        queue.enqueue(b"x")
+        for thread in forking:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+        assert len(forking) > 1
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(PATIENCE)
+
     try:
-        until(lambda: len(forks) > 2)
-        for number in range(40):
-            queue = opened(tmp_path, 2, backend)
-            queue.enqueue_many(items(3, start=number))
-            assert drain(queue) == items(3, start=number)
-            queue.close()
-            with suppress(OSError):
-                opened(tmp_path, 2, backend).close()
+        dies(owner)
+        with opened(tmp_path, 2, backend, durable=True) as queue:
+            assert drain(queue) == [b"x"]
     finally:
-        done.set()
-        forking.join(PATIENCE)
-        os.close(go_on)
-        for child in forks:
-            ends(child)
-        os.close(until_then)
+        for fd in (go_on, until_then, hear, tell):
+            os.close(fd)
 
 
 def test_a_child_outlives_its_parent_and_the_stream_is_free(tmp_path: Path) -> None:
