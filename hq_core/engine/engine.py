@@ -1122,7 +1122,9 @@ class Engine:
             return True
         if overflow.ahead and len(overflow.ahead[0]) > size:
             return False
-        return items >= self._pumped[0] and size >= self._pumped[1]
+        least, least_bytes = self._pumped
+        as_stored = least * overflow.size_bytes / overflow.depth
+        return items >= least and size >= min(least_bytes, as_stored)
 
     # ---- inside, state: the mutex is held ----------------------------------------------------
 
