@@ -247,6 +247,10 @@ class DataFile:
         """Leave nothing of it behind, in a forked child neither, and nothing else touched."""
         if self._directory < 0:
             return
+        if self._fd < 0:  # its making may have been cut short, which leaves it empty
+            self.find()
+            if self.size():
+                self._drop()
         is_elsewhere = self._is_elsewhere()
         if self._fd >= 0 and not is_elsewhere:
             if os.fstat(self._fd).st_nlink <= 1:  # else it is somebody's copy too
