@@ -4,7 +4,10 @@ Rules:
 
 - The hybrid queue stores, orders and wakes; here are only `maxsize` and the tasks. Both are derived
   from one snapshot of its accounts, so that recovered, dropped and damaged items are right too.
-- `mutex` guards what is counted here and is never held during a call that may wait or do I/O.
+- `mutex` guards what is counted here and is never held during a call that may wait, do I/O or log.
+- A signal's handler or a finaliser may come while its thread holds `mutex`, or the engine's: there
+  `shutdown` works, and what it has to tell who waits is told by whoever has `mutex` (`_Waits`); all
+  else is `ReentrantCallError`, since a lock of one thread and a lock of another would cross.
 - A put that may have to wait for `maxsize` says so (`_waiting`) before it looks at the depth, a get
   asks after it has changed the depth: so no lock is needed to see that nobody waits.
 - By convention a `None` ends a worker. Where the hybrid queue drops it is kept here, beside those
@@ -16,11 +19,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NoReturn, Self, TypeVar, overload
+from typing import Any, NoReturn, Self, TypeVar, cast, overload
 
 from hq_core.checks import instance
 from hq_core.engine.forks import ParentsLock, disown_in_child
 from hq_core.engine.handle import deadline_of, refuse_to_be_sent
+from hq_core.engine.locks import Locks, OwnedLock
 from hq_core.engine.waiters import ThreadWaiter
 from hq_core.errors import QueueClosed, QueueEmpty, QueueFull
 from hq_core.messages import Buffer, as_message
@@ -87,27 +91,30 @@ class StdlibQueue(queue.Queue[T]):
         _check_policies(hybrid, maxsize)
         self.maxsize = maxsize
         self.is_shutdown = False
-        self.mutex = threading.Lock()
-        self.not_full = threading.Condition(self.mutex)
-        self.all_tasks_done = threading.Condition(self.mutex)
+        engine = hybrid._engine
+        self._waits = waits = _Waits(engine._locks)
+        self.mutex = waits.mutex  # type: ignore[assignment] # theirs is no reentrant one
+        self.not_full, self.all_tasks_done = waits.not_full, waits.all_tasks_done
         self._hybrid = hybrid
         self._dumps = dumps or _as_it_is
         self._loads = loads or _as_it_is
-        self._drops = hybrid._engine.when_full != "block"
+        self._drops = engine.when_full != "block"
         self._ends = deque[tuple[int, bytes]]()  # their places, and what they became by `dumps`
         self._ends_taken = 0
-        self._counts = hybrid._engine.counts
-        _, enqueued, dequeued = self._counts()
+        self._counts = engine.tally
+        _, enqueued, dequeued, _ = self._counts()
         self._let_in = enqueued  # puts that passed `maxsize`, finished or on their way
         self._waiting = 0  # puts that look whether they may enter, or wait until they may
         self._done = dequeued
         self._ended = False
+        engine.on_loss = waits.tell
         disown_in_child(self)
 
     def disown(self) -> None:
         """In a forked child: whatever would use this queue meets `StreamBusyError` instead."""
         self.mutex = ParentsLock(self._hybrid._engine.stream_id)  # type: ignore[assignment]
         self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
+        self._waits.mutex = cast(OwnedLock, self.mutex)
 
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """Add `item`, waiting for room up to `timeout` seconds if `block` (None: without end).
@@ -119,23 +126,21 @@ class StdlibQueue(queue.Queue[T]):
         """
         data = self._dumps(item)
         seconds = _seconds(block, timeout)
-        if item is None and self._drops:
-            self._put_end(data)
-            return
-        started = time.monotonic() if seconds else 0.0
-        with self.mutex:
-            if self.maxsize > 0:
-                self._wait_to_enter(seconds)
-            self._let_in += 1
+        waits = self._waits
+        waits.check_reentry()
         try:
-            if seconds:
-                seconds = max(0.0, started + seconds - time.monotonic())
-            self._hybrid.enqueue(data, seconds)
-        except BaseException:
-            with self.mutex:
-                self._let_in -= 1
-                self._wake_all()
+            if item is None and self._drops:
+                self._put_end(data)
+            else:
+                self._put_in(data, seconds)
+        except QueueFull:  # who waits has heard what there was to hear
             raise
+        except BaseException:  # a wake-up may have been on its way
+            waits.told = True
+            raise
+        finally:
+            if waits.told:
+                waits.tell()
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Remove and return the oldest item, waiting up to `timeout` seconds if `block`.
@@ -144,17 +149,21 @@ class StdlibQueue(queue.Queue[T]):
         its task done then, and the failures `BackendError` and `CorruptedData`.
         """
         seconds = _seconds(block, timeout)
+        waits = self._waits
+        waits.check_reentry()
         try:
             data = self._take_beside(seconds) if self._drops else self._hybrid.dequeue(seconds)
+            if self._waiting:
+                with self.mutex:
+                    self.not_full.notify()
         except QueueEmpty:
             raise
         except BaseException:  # stored items may have been lost: who waits has to look again
-            with self.mutex:
-                self._wake_all()
+            waits.told = True
             raise
-        if self._waiting:
-            with self.mutex:
-                self.not_full.notify()
+        finally:
+            if waits.told:
+                waits.tell()
         try:
             item: T = self._loads(data)
         except BaseException:
@@ -164,21 +173,33 @@ class StdlibQueue(queue.Queue[T]):
 
     def task_done(self) -> None:
         """One item that was taken is dealt with; `ValueError` if there are no more such items."""
-        with self.all_tasks_done:
-            unfinished = self.unfinished_tasks - 1
-            if unfinished < 0:
-                raise ValueError("task_done() called too many times")
-            self._done += 1
-            if not unfinished:
-                self.all_tasks_done.notify_all()
+        waits = self._waits
+        waits.check_reentry()
+        try:
+            with self.mutex:
+                unfinished = self.unfinished_tasks - 1
+                if unfinished < 0:
+                    raise ValueError("task_done() called too many times")
+                self._done += 1
+                if not unfinished:
+                    self.all_tasks_done.notify_all()
+        finally:
+            if waits.told:
+                waits.tell()
 
     def join(self) -> None:
         """Wait until every item has been taken and dealt with, those of an earlier owner included.
 
         What is dropped, lost to damage or left by ``shutdown(immediate=True)`` counts as done.
         """
-        with self.all_tasks_done:
-            self.all_tasks_done.wait_for(lambda: not self.unfinished_tasks)
+        waits = self._waits
+        waits.check_reentry()
+        try:
+            with self.mutex:
+                self.all_tasks_done.wait_for(lambda: not self.unfinished_tasks)
+        finally:
+            if waits.told:
+                waits.tell()
 
     def shutdown(self, immediate: bool = False) -> None:
         """Make `put` raise `ShutDown`, and `get` once the rest is drained; wake whoever waits.
@@ -191,10 +212,10 @@ class StdlibQueue(queue.Queue[T]):
             if immediate:
                 self._hybrid.close()
         finally:
-            with self.mutex:
-                self.is_shutdown = True
-                self._ended |= immediate
-                self._wake_all()
+            self.is_shutdown = True
+            if immediate:
+                self._ended = True
+            self._waits.tell()
 
     def qsize(self) -> int:
         """Number of items, in memory and stored."""
@@ -212,7 +233,7 @@ class StdlibQueue(queue.Queue[T]):
     @property
     def unfinished_tasks(self) -> int:  # type: ignore[override] # theirs is a variable, never set
         """Items in the queue, and taken ones for which `task_done` is still to come."""
-        depth, _, dequeued = self._counts()
+        depth, _, dequeued, _ = self._counts()
         held = 0 if self._ended else depth + len(self._ends)
         return max(0, held + dequeued + self._ends_taken - self._done)
 
@@ -228,14 +249,31 @@ class StdlibQueue(queue.Queue[T]):
     def __reduce__(self) -> NoReturn:
         refuse_to_be_sent(self._hybrid._engine.stream_id)
 
+    def _put_in(self, data: Buffer, seconds: float | None) -> None:
+        """Put `data` into the hybrid queue, when `maxsize` lets it in."""
+        started = time.monotonic() if seconds else 0.0
+        with self.mutex:
+            if self.maxsize > 0:
+                self._wait_to_enter(seconds)
+            self._let_in += 1
+        try:
+            if seconds:
+                seconds = max(0.0, started + seconds - time.monotonic())
+            self._hybrid.enqueue(data, seconds)
+        except BaseException:
+            with self.mutex:
+                self._let_in -= 1
+                self._waits.told = True
+            raise
+
     def _put_end(self, data: Buffer) -> None:
         """Keep `data`, which ends a worker, in its place; have one that waits look."""
         engine = self._hybrid._engine
         end = as_message(data, engine.largest)
         self._hybrid.enqueue_many(())  # raises if nothing more is let in
         with self.mutex:
-            stats = self._hybrid.stats()
-            self._ends.append((stats.enqueued - stats.dropped_newest, end))
+            _, enqueued, _, dropped_newest = self._counts()
+            self._ends.append((enqueued - dropped_newest, end))
         engine.withdraw(ThreadWaiter())
 
     def _end(self) -> bytes | None:
@@ -243,8 +281,8 @@ class StdlibQueue(queue.Queue[T]):
         if not self._ends:
             return None
         with self.mutex:
-            stats = self._hybrid.stats()
-            left = stats.enqueued - stats.dropped_newest - stats.depth
+            depth, enqueued, _, dropped_newest = self._counts()
+            left = enqueued - dropped_newest - depth
             if self._ended or not self._ends or left < self._ends[0][0]:
                 return None
             self._ends_taken += 1
@@ -276,13 +314,74 @@ class StdlibQueue(queue.Queue[T]):
         """Whether there is room, or the queue is going to refuse. Holds `mutex`."""
         if self.maxsize <= 0 or self.is_shutdown:
             return True
-        depth, enqueued, _ = self._counts()
+        depth, enqueued, _, _ = self._counts()
         on_their_way = self._let_in - enqueued
         return depth + on_their_way < self.maxsize
 
-    def _wake_all(self) -> None:
-        self.not_full.notify_all()
-        self.all_tasks_done.notify_all()
+
+class _Waits:
+    """Those who wait for room, or for the last task, and the `mutex` under which they look.
+
+    That they are to look again is noted (`told`) before `mutex` is asked for. So where a handler
+    may not wait for it, or its own thread has it, whoever has it lets them look: at the end of its
+    call, or when it goes to sleep.
+    """
+
+    def __init__(self, locks: Locks) -> None:
+        self.mutex = cast(OwnedLock, threading.RLock())
+        self.not_full, self.all_tasks_done = _Condition(self), _Condition(self)
+        self.told = False
+        """They are to look again."""
+        self._locks = locks
+
+    def check_reentry(self) -> None:
+        """Raise `ReentrantCallError` in the middle of this thread's own call."""
+        locks = self._locks
+        if self.mutex._is_owned() or locks.mutex._is_owned() or locks.io._is_owned():
+            locks.refuse_reentry()
+
+    def tell(self) -> None:
+        """Have all of them look again. From anywhere: who has a lock of the engine does not wait
+        for `mutex`, whose holder may wait for that one."""
+        self.told = True
+        mutex = self.mutex
+        while self.told and not mutex._is_owned():
+            try:
+                if not mutex.acquire(blocking=not self._locks.any_is_mine()):
+                    return
+                self.told = False
+                self.not_full.notify_all()
+                self.all_tasks_done.notify_all()
+            except BaseException:
+                self.told = True
+                raise
+            finally:  # at once: an interruption may come after any call, also that which took it
+                try:  # noqa: SIM105 # that is a call
+                    mutex.release()
+                except RuntimeError:  # it was not taken
+                    pass
+
+
+class _Condition(threading.Condition):
+    """A condition that is told, when its thread can be woken, what that was not told before."""
+
+    def __init__(self, waits: _Waits) -> None:
+        mutex = waits.mutex
+        super().__init__(cast(Any, mutex))
+        let_go: Callable[[], object] = self._release_save  # type: ignore[has-type]
+
+        def let_go_and_tell() -> object:
+            try:
+                state = let_go()
+                if waits.told:
+                    waits.tell()
+            except BaseException:
+                if not mutex._is_owned():
+                    mutex.acquire()
+                raise
+            return state
+
+        self._release_save = let_go_and_tell
 
 
 def _check_policies(hybrid: HybridQueue, maxsize: int) -> None:

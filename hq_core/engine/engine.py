@@ -86,7 +86,7 @@ _OVER: Final = ("lost", "closed", "forked")
 
 
 def _nobody() -> None:
-    """A `Holder` that has ended: the one of what a policy drops."""
+    """A `Holder` that has ended, that of what a policy drops; hears of things, and does nothing."""
 
 
 def _whole(
@@ -154,6 +154,7 @@ class Engine:
         self.notices = Notices()
         self.errands = False  # there is something to do once no lock is held
         self._closing = False  # such as the part of `close` that takes I/O
+        self.on_loss = _nobody  # told that items may be gone that no consumer has
         self.pumping = Pumping(
             pump,
             stream_id,
@@ -459,11 +460,17 @@ class Engine:
     @_whole
     def counts(self) -> tuple[int, int, int]:
         """`depth`, `enqueued` and `dequeued` of `stats`, for who asks at each item."""
+        return self.tally()[:3]
+
+    def tally(self) -> tuple[int, int, int, int]:
+        """`counts`, and `dropped_newest`, for who holds a lock under which nothing is logged: what
+        there is to say is left to another call."""
         with self._locks.mutex:
             if self._in_flight.leases and not self._locks.inside:
                 self._end_lease(self._in_flight.lapsed(self._clock()), False)
             depth = self._there() - self._in_flight.leased()[0]
-            return depth, self._accounts.enqueued, self._accounts.dequeued
+            accounts = self._accounts
+            return depth, accounts.enqueued, accounts.dequeued, accounts.dropped_newest
 
     @_whole
     def stats(self) -> QueueStats:
@@ -564,6 +571,7 @@ class Engine:
             self.errands = True  # the next call logs that: this one returns at once
             self._discard_rest()
             wake_all(self._lines)
+        self.on_loss()
 
     def ready(self) -> None:
         """The backend can be reached again, or has room again."""
@@ -619,6 +627,7 @@ class Engine:
                     wake_all(self._lines)
             if self._closing:
                 self._unwinding.run(wait=False)
+            self.on_loss()
         except Exception as exc:  # not the trouble of the call that ends here
             self.notices.add(logging.ERROR, "closing %r failed: %s", self.stream_id, exc)
         except BaseException:

@@ -553,7 +553,7 @@ class TestEnds:
         while len(waiting.get(None, ())) < 2:
             pass
         with q._hybrid._engine._locks.mutex:  # both are woken, and neither has looked yet
-            q.put(None)
+            q._put_end(as_text(None))
             q._hybrid.shutdown()
         assert {met.get(timeout=30), met.get(timeout=30)} == {None, QueueClosed}
 

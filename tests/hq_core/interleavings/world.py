@@ -320,12 +320,12 @@ def patch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hq_core.queue.time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr("hq_core.engine.handle.time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr("hq_core.queue.ThreadWaiter", waiter)
-    threads = SimpleNamespace(
-        Lock=lambda: lock(reentrant=False),
-        Condition=lambda lock: ControlledCondition(world.scheduler, lock),
-        TIMEOUT_MAX=1e9,
+    monkeypatch.setattr(
+        "hq_core.stdlib.threading", SimpleNamespace(RLock=lock, TIMEOUT_MAX=1e9)
     )
-    monkeypatch.setattr("hq_core.stdlib.threading", threads)
+    monkeypatch.setattr(
+        "hq_core.stdlib._Condition", lambda waits: ControlledCondition(world.scheduler, waits.mutex)
+    )
 
 
 def new_world(request: pytest.FixtureRequest) -> World:
