@@ -140,7 +140,7 @@ class AsyncHybridQueue:
         Waits, as `dequeue` does, for the first only, and returns at least that one.
         """
         deadline = deadline_of(timeout)
-        positive_int("max_items", max_items)
+        max_items = positive_int("max_items", max_items)
         await turns.give()
         return await self._wait_for(max_items, deadline, timeout)
 
@@ -164,8 +164,8 @@ class AsyncHybridQueue:
         Parameters and errors are those of `HybridQueue.lease`. Without a block,
         ``lease = await queue.lease()`` is a `Lease` with `items`, `ack` and `nack`.
         """
-        positive_int("max_items", max_items)
-        return _Leasing(self, max_items, timeout, positive_seconds("deadline", deadline))
+        most = positive_int("max_items", max_items)
+        return _Leasing(self, most, timeout, positive_seconds("deadline", deadline))
 
     def __aiter__(self) -> Self:
         """All messages from now on; ends once the queue is closed, or shut down and drained."""
