@@ -320,9 +320,7 @@ def patch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hq_core.queue.time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr("hq_core.engine.handle.time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr("hq_core.queue.ThreadWaiter", waiter)
-    monkeypatch.setattr(
-        "hq_core.stdlib.threading", SimpleNamespace(RLock=lock, TIMEOUT_MAX=1e9)
-    )
+    monkeypatch.setattr("hq_core.stdlib.threading", SimpleNamespace(RLock=lock, TIMEOUT_MAX=1e9))
     monkeypatch.setattr(
         "hq_core.stdlib._Condition", lambda waits: ControlledCondition(world.scheduler, waits.mutex)
     )

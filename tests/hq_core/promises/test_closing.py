@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hq_core import HybridQueue, QueueClosed, ThreadPump
 from hq_core.aio import AsyncHybridQueue
 from hq_core.limiters import Unlimited
 from hq_core.protocols import OverflowBackend, Stream
+from hq_core.testing import ManualPump
 from tests.hq_core.promises.staging import (
     BACKENDS,
     FRONTS,
@@ -29,6 +31,7 @@ from tests.hq_core.promises.staging import (
     started,
     until,
 )
+from tests.hq_core.promises.tracing import Interrupter
 
 DURABLE = pytest.mark.parametrize("durable", [False, True], ids=["passing", "durable"])
 
@@ -277,3 +280,117 @@ def test_closing_while_it_opens_leaves_it_closed(tmp_path: Path) -> None:
 
     asyncio.run(main())
     opened(tmp_path).close()
+
+
+@pytest.mark.slow
+@DURABLE
+@pytest.mark.parametrize("call", ["enqueue", "sync"])
+def test_close_returns_when_the_queue_is_closed_though_another_call_ends_just_then(
+    tmp_path: Path, durable: bool, call: str
+) -> None:
+    """Wherever in it: who ends a call meanwhile may take the closing over, and is waited for."""
+    at, came = 0, True
+    while came:
+        at += 3
+        came = _close_beside_a_call_that_ends(tmp_path / str(at), durable, call, at)
+    assert at > 10
+
+
+def _close_beside_a_call_that_ends(directory: Path, durable: bool, call: str, at: int) -> bool:
+    """Whether `close` came to its point `at`, where the other call ends."""
+    works, closes = Gate("append", "sync"), Gate("close")
+
+    def before(method: str) -> None:
+        works(method)
+        closes(method)
+
+    queue = opened(directory, 1, around("memory", before), durable=durable)
+    queue.enqueue_many(items(2))
+    works.shut()
+    closes.shut()
+
+    def work() -> None:
+        with suppress(QueueClosed):
+            getattr(queue, call)(*([b"x"] if call == "enqueue" else []))
+
+    working = started(work)
+    assert works.reached.wait(PATIENCE)
+    there, go_on = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        there.set()
+        assert go_on.wait(PATIENCE)
+
+    interrupter = Interrupter(at, handler=stop)
+    closing = started(lambda: interrupter.call(queue.close))
+    came = there.wait(0.2)  # else it waits for the other call
+    queue._engine.errands = True  # as if there were something to log
+    works.open()
+    working.join(0.05)
+    go_on.set()
+    until(lambda: closes.reached.is_set() or not closing.is_alive())
+    closing.join(0.05)
+    is_early = not closing.is_alive()
+    closes.open()
+    for thread in (working, closing):
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert not is_early, f"it returns though the queue is not closed: {interrupter.place}"
+    opened(directory, 1, "memory", durable=durable).close()
+    return came
+
+
+class Fleeting(ManualPump):
+    """Takes its steps in a thread that is there only for them."""
+
+    @override
+    def wake(self) -> None:
+        stepping = started(self._take_steps)
+        stepping.join(PATIENCE)
+        self.ident = stepping.ident
+
+    def _take_steps(self) -> None:
+        while self.step():
+            pass
+
+
+@DURABLE
+def test_close_waits_also_in_a_thread_that_is_known_by_the_number_of_one_that_pumped(
+    tmp_path: Path, durable: bool
+) -> None:
+    """Numbers are used again; the steps are over."""
+    gate, pump = Gate("close"), Fleeting()
+    queue = opened(tmp_path, 100, around("memory", gate), durable=durable, pump=pump)
+    for item in items(300):
+        queue.enqueue(item)
+    queue._engine.pumping.wake()
+    gate.shut()
+    first = threading.Thread(target=queue.close, daemon=True)
+    go_on = threading.Event()
+    second: threading.Thread | None = None
+
+    def close() -> None:
+        assert go_on.wait(PATIENCE)
+        queue.close()
+
+    spare = []
+    for _ in range(100):
+        second = started(close if second is None else lambda: go_on.wait(PATIENCE))
+        if second.ident == pump.ident:
+            break
+        spare.append(second)
+        second = None
+    if second is None:
+        go_on.set()
+        gate.open()
+        queue.close()
+        pytest.skip("not tested: no thread got that number")
+    first.start()
+    assert gate.reached.wait(PATIENCE)
+    go_on.set()
+    second.join(0.1)
+    assert second.is_alive(), "it returns though the queue is not closed"
+    gate.open()
+    for thread in (first, second):
+        thread.join(PATIENCE)
+        assert not thread.is_alive()

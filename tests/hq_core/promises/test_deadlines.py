@@ -10,13 +10,26 @@ from typing import Final
 
 import pytest
 
-from hq_core import DequeueTimeout, HybridQueue, HybridQueueError, QueueEmpty, QueueFull
+from hq_core import (
+    BackendUnavailable,
+    DequeueTimeout,
+    HybridQueue,
+    HybridQueueError,
+    InlinePump,
+    Pump,
+    QueueEmpty,
+    QueueFull,
+    ThreadPump,
+)
+from hq_core.testing import ManualPump
 from tests.hq_core.promises.staging import (
+    FRONTS,
     PATIENCE,
     Gate,
     around,
     balanced,
     drain,
+    hands,
     items,
     opened,
     started,
@@ -179,3 +192,86 @@ def test_a_coroutine_that_gives_up_again_and_again_loses_nothing_and_gets_all(
         return found
 
     assert asyncio.run(main()) == items(5)
+
+
+@FRONTS
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("call", ["enqueue", "enqueue_many", "dequeue", "dequeue_many", "lease"])
+@pytest.mark.parametrize(
+    "trouble", [BackendUnavailable("away"), QueueFull("no room")], ids=["away", "full"]
+)
+def test_a_call_ends_at_its_deadline_though_its_store_says_each_time_that_it_is_back(
+    tmp_path: Path, front: str, durable: bool, call: str, trouble: Exception
+) -> None:
+    """In the failing call itself, so that there is always something to try again for."""
+    fails = False
+
+    def before(method: str) -> None:
+        if fails and method in ("append", "read"):
+            queue._engine.ready()
+            raise trouble if method == "append" else BackendUnavailable("away")
+
+    queue = opened(tmp_path, 1, around("memory", before), durable=durable, when_full="block")
+    for item in items(3):
+        queue.enqueue(item)
+    got = [queue.dequeue()] if call in ("dequeue", "dequeue_many", "lease") else []
+    while call in ("dequeue", "dequeue_many", "lease") and queue.stats().memory_items:
+        got.append(queue.dequeue())
+    queue._engine.overflow.forget_ahead()
+    args = {
+        "enqueue": (items(4)[3], 0.1),
+        "enqueue_many": (items(2, start=3), 0.1),
+        "dequeue": (0.1,),
+        "dequeue_many": (3, 0.1),
+        "lease": (1, 0.1),
+    }[call]
+    fails = True
+    with hands(queue, front, 1) as (hand,):
+        began = time.monotonic()
+        with pytest.raises((DequeueTimeout, QueueFull, BackendUnavailable)):
+            hand.do(call, *args)
+        assert time.monotonic() - began < MOST
+        fails = False
+        assert got + drain(queue) == items(3)
+        balanced(queue)
+    queue.close()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("pump", [ManualPump, InlinePump, ThreadPump])
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda q: [q.dequeue(0)],
+        lambda q: [q.try_dequeue()],
+        lambda q: q.dequeue_many(1, 0),
+        lambda q: q.lease(1, 0).items,
+    ],
+    ids=["dequeue", "try_dequeue", "dequeue_many", "lease"],
+)
+def test_items_in_memory_are_had_at_once_whatever_the_pump_while_a_store_is_busy(
+    tmp_path: Path,
+    durable: bool,
+    pump: Callable[[], Pump],
+    take: Callable[[HybridQueue], list[bytes]],
+) -> None:
+    """Whoever makes room does not wait for another thread's append to move more in."""
+    gate = Gate("append")
+    queue = opened(tmp_path, 100, around("memory", gate), durable=durable, pump=pump())
+    for item in items(300):
+        queue.enqueue(item)
+    gate.shut()
+    producer = started(lambda: queue.enqueue(items(301)[300]))
+    try:
+        assert gate.reached.wait(PATIENCE)
+        began = time.monotonic()
+        got = []
+        for _ in range(60):
+            got += take(queue)
+        assert time.monotonic() - began < MOST
+        assert got == items(60)
+    finally:
+        gate.open()
+        producer.join(PATIENCE)
+    balanced(queue)
+    queue.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hq_core import InlinePump, QueueEmpty
+from hq_core import InlinePump, QueueEmpty, QueueFull
 from tests.hq_core.promises.staging import (
     FRONTS,
     ON_DISK,
@@ -222,3 +222,37 @@ def test_a_producer_gets_the_room_of_what_its_holder_is_done_with(
         waiting.result(5)
     balanced(queue)
     queue.close()
+
+
+@FRONTS
+@ON_DISK
+@pytest.mark.parametrize("when_full", ["raise", "block"])
+def test_an_enqueue_without_room_finishes_nothing_that_would_give_it_none(
+    tmp_path: Path, backend: str, front: str, when_full: str
+) -> None:
+    """What the caller holds behind another's item is not done, and comes again after a kill."""
+    with opened(tmp_path, 8, backend, durable=True) as probe:
+        for item in items(4, size=10):
+            probe.enqueue(item)
+        bound = probe.stats().disk_bytes
+        assert drain(probe) == items(4, size=10)
+
+    def work() -> None:
+        queue = opened(
+            tmp_path, 8, backend, durable=True, when_full=when_full, max_overflow_bytes=bound
+        )
+        with hands(queue, front, 3) as (oldest, asking, producer):
+            for item in items(4, size=10):
+                queue.enqueue(item)
+            assert oldest.do("dequeue") == items(1, size=10)[0]
+            assert asking.do("dequeue") == items(2, size=10)[1]
+            with pytest.raises(QueueFull):
+                asking.do("enqueue", b"refused...", 0)
+            assert oldest.do("dequeue") == items(3, size=10)[2]
+            producer.do("enqueue", b"let in....", 0)  # into the room of the oldest
+            _killed()
+
+    dies(work)
+    with opened(tmp_path, 8, backend, durable=True) as queue:
+        found = drain(queue)
+    assert found[-4:] == [*items(3, start=1, size=10), b"let in...."]

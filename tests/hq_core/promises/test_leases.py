@@ -3,16 +3,30 @@
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typing_extensions import override
 
-from hq_core import HybridQueue, LeaseExpired, QueueClosed, QueueEmpty
+from hq_core import (
+    HybridQueue,
+    InlinePump,
+    LeaseExpired,
+    QueueClosed,
+    QueueEmpty,
+    ReentrantCallError,
+    Unlimited,
+)
+from hq_core.engine.leases import Lease
 from tests.hq_core.promises.staging import (
     BACKENDS,
     FRONTS,
     ON_DISK,
     PATIENCE,
+    Gate,
+    around,
     balanced,
     dies,
     drain,
@@ -244,3 +258,131 @@ def test_a_loop_over_a_queue_gives_everything_and_ends_with_it(tmp_path: Path) -
     assert got == items(9)
     queue.close()
     assert list(queue) == []
+
+
+@pytest.mark.slow
+@FRONTS
+def test_a_lease_that_lapses_is_seen_though_those_who_knew_its_deadline_have_left(
+    tmp_path: Path, front: str
+) -> None:
+    """Of three who wait one was never woken since the lease was made: it gets what is given back
+    in time, when the others have left with other items."""
+    queue = opened(tmp_path, 10)
+    engine = queue._engine
+    waiting: Any = engine._consumers.waiting
+
+    def are_parked(count: int) -> bool:
+        return sum(map(len, waiting.values())) == count
+
+    with hands(queue, front, 3) as consumers:
+        calls = []
+        for consumer in consumers:
+            calls.append(consumer.begin("dequeue"))
+            until(partial(are_parked, len(calls)))
+        with engine._locks.mutex:  # before any of them can look
+            queue.enqueue(items(1)[0])
+            lease = queue.lease(deadline=0.4)
+        until(partial(are_parked, 3))
+        assert lease.items == items(1)
+        queue.enqueue(items(2)[1])
+        queue.enqueue(items(3)[2])
+        assert sorted(call.result(PATIENCE / 4) for call in calls) == items(3)
+        balanced(queue)
+    queue.close()
+
+
+@DURABLE
+@pytest.mark.parametrize("again", ["ack", "nack"])
+def test_a_lease_can_be_ended_again_while_its_first_ending_is_at_work(
+    tmp_path: Path, durable: bool, again: str
+) -> None:
+    """Which trims; the second one returns at once and does nothing."""
+    gate = Gate("trim")
+    queue = opened(tmp_path, 1000, around("memory", gate), durable=durable, pump=InlinePump())
+    queue.enqueue_many(items(300))
+    lease = queue.lease(300)
+    gate.shut()
+    acking = started(lease.ack)
+    if durable:
+        assert gate.reached.wait(PATIENCE)
+    else:
+        acking.join(PATIENCE)
+    second = started(getattr(lease, again))
+    second.join(PATIENCE / 4)
+    assert not second.is_alive()
+    gate.open()
+    acking.join(PATIENCE)
+    assert not acking.is_alive()
+    getattr(lease, again)()
+    stats = queue.stats()
+    assert (stats.dequeued, stats.leased, stats.depth) == (300, 0, 0)
+    balanced(queue)
+    queue.close()
+
+
+@DURABLE
+@pytest.mark.parametrize("first", ["ack", "nack"])
+@pytest.mark.parametrize("again", ["ack", "nack"])
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, MemoryError])
+def test_what_was_interrupted_when_the_lease_had_ended_can_be_called_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    durable: bool,
+    first: str,
+    again: str,
+    exception: type[BaseException],
+) -> None:
+    """Its items are done, or given back, once."""
+    queue = opened(tmp_path, durable=durable)
+    queue.enqueue_many(items(3))
+    lease = queue.lease(2)
+
+    def interrupt() -> None:
+        raise exception
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue._engine.pumping, "wake_if_needed", interrupt)
+        with pytest.raises(exception):
+            getattr(lease, first)()
+    getattr(lease, again)()
+    done = "ack" in (first, again)  # late is not too late while nobody has them
+    assert queue.stats().dequeued == 2 * done
+    getattr(lease, again)()
+    assert queue.stats().dequeued == 2 * done
+    assert drain(queue) == items(3)[2 * done :]
+    balanced(queue)
+    queue.close()
+
+
+@DURABLE
+@pytest.mark.parametrize("end", ["ack", "nack"])
+def test_an_end_of_a_lease_that_was_refused_can_be_made_later(
+    tmp_path: Path, durable: bool, end: str
+) -> None:
+    """`ReentrantCallError`, in the middle of this thread's own call, changes nothing."""
+    refused = []
+
+    class Limiter(Unlimited):
+        lease: Lease | None = None
+
+        @override
+        def admit(self, tokens: int, now: float) -> bool:
+            if self.lease is not None:
+                with pytest.raises(ReentrantCallError):
+                    getattr(self.lease, end)()
+                refused.append(end)
+            return True
+
+    limiter = Limiter()
+    queue = opened(tmp_path, durable=durable, limiter=limiter)
+    queue.enqueue(items(1)[0])
+    limiter.lease = lease = queue.lease()
+    queue.enqueue(items(2)[1])
+    limiter.lease = None
+    assert refused
+    assert queue.stats().leased == 1
+    getattr(lease, end)()
+    assert queue.stats().leased == 0
+    assert drain(queue) == items(2)[end == "ack" :]
+    balanced(queue)
+    queue.close()

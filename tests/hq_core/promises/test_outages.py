@@ -3,6 +3,7 @@
 import errno
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from typing_extensions import override
 
 from hq_core import (
+    BackendError,
     BackendUnavailable,
+    CorruptedData,
     DequeueTimeout,
     HybridQueue,
     InlinePump,
@@ -35,6 +38,7 @@ from tests.hq_core.promises.staging import (
     hands,
     items,
     opened,
+    started,
     until,
 )
 
@@ -355,4 +359,133 @@ def test_what_is_taken_arrives_though_the_pump_cannot_be_woken(
     queue.enqueue_many(items(400))
     assert [queue.dequeue() for _ in range(400)] == items(400)
     balanced(queue)
+    queue.close()
+
+
+class Unreadable:
+    """Whatever is read of what is stored, it is trouble; and perhaps a record is lost besides."""
+
+    def __init__(self, trouble: Exception, loses: int) -> None:
+        self.trouble: Exception | None = trouble
+        self.loses = loses
+        self.records: list[bytes] = []
+
+    def __call__(self, method: str) -> None:
+        if method != "read" or self.trouble is None or not self.records:
+            return
+        del self.records[: self.loses]
+        self.loses = 0
+        raise self.trouble
+
+
+@FRONTS
+@pytest.mark.parametrize("pump", [ManualPump, InlinePump, ThreadPump])
+@pytest.mark.parametrize("timeout", [None, 0, 0.1])
+@pytest.mark.parametrize(
+    ("trouble", "loses"),
+    [(OSError(errno.EIO, "I/O"), 0), (CorruptedData("a length"), 0), (CorruptedData("a sum"), 1)],
+    ids=["fails", "damaged", "damage waits to be told"],
+)
+def test_an_enqueue_ends_though_the_oldest_can_be_neither_read_nor_dropped(
+    tmp_path: Path,
+    front: str,
+    pump: Callable[[], Any],
+    timeout: float | None,
+    trouble: Exception,
+    loses: int,
+) -> None:
+    """The bound is reached, memory is drained, and what is stored cannot be read: it is refused,
+    and nothing that is there is lost by it."""
+    store = Unreadable(trouble, loses)
+    queue = opened(
+        tmp_path,
+        1,
+        around("memory", store),
+        when_full="drop_oldest",
+        max_overflow_bytes=100,
+        pump=pump(),
+    )
+    queue._engine.pumping.rests = True  # not by the pump: it is read when room is wanted
+    with hands(queue, front, 1) as (producer,):
+        for item in items(10):
+            queue.enqueue(item)
+        store.records = queue._engine.overflow.backend.inner._records  # type: ignore[attr-defined]
+        made = [*items(1), *store.records]
+        got = [queue.dequeue()]
+        with pytest.raises((QueueFull, BackendError)):
+            producer.do("enqueue", b"." * 60, timeout)
+        balanced(queue)
+        store.trouble = None
+        with suppress(CorruptedData):
+            got.append(queue.dequeue())
+        assert got + drain(queue) == [item for item in made if item in got or item in made[2:]]
+        balanced(queue)
+    queue.close()
+
+
+@BACKENDS
+@pytest.mark.parametrize("no_thread", [NotStarted, NotMade])
+def test_a_pump_that_gets_no_thread_says_so_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    backend: str,
+    no_thread: type[threading.Thread],
+) -> None:
+    """However often it is woken."""
+    queue = opened(tmp_path, 40, backend, pump=ThreadPump())
+    for item in items(400):
+        queue.enqueue(item)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", no_thread)
+        for _ in range(5):
+            queue._engine.pumping.wake()
+        assert [queue.dequeue() for _ in range(400)] == items(400)
+    assert caplog.text.count("has no thread") == 1
+    queue.close()
+
+
+def depth_of(exc: BaseException) -> int:
+    """The frames of its traceback."""
+    return sum(1 for _ in traceback.walk_tb(exc.__traceback__))
+
+
+@FRONTS
+@DURABLE
+@pytest.mark.parametrize(
+    "call",
+    [("enqueue", b"x"), ("enqueue_many", [b"x"]), ("dequeue",), ("try_dequeue",), ("lease",)],
+    ids=lambda call: call[0],
+)
+def test_the_traceback_of_a_loss_does_not_grow_call_by_call(
+    tmp_path: Path, front: str, durable: bool, call: tuple[Any, ...]
+) -> None:
+    """The exception is kept, and raised again and again."""
+    queue, store = remote(tmp_path, "memory", durable=durable)
+    store.lose()
+    depths = []
+    with hands(queue, front, 1) as (hand,):
+        for _ in range(30):
+            raised = hand.begin(*call).exception(PATIENCE)
+            assert isinstance(raised, StreamLostError)
+            depths.append(depth_of(raised))
+    assert depths[-1] <= depths[1] + 2
+    queue.close()
+
+
+@FRONTS
+@DURABLE
+@pytest.mark.parametrize("call", ["enqueue", "dequeue", "stats"])
+def test_a_loss_that_is_told_from_outside_is_logged_by_the_next_call(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, front: str, durable: bool, call: str
+) -> None:
+    """Once, whichever call that is."""
+    queue, store = remote(tmp_path, "memory", durable=durable)
+    queue.enqueue_many(items(1))
+    with hands(queue, front, 1) as (hand,):
+        started(store.lose).join(PATIENCE)
+        for _ in range(3):
+            with suppress(StreamLostError):
+                hand.do(call, *([b"x"] if call == "enqueue" else []))
+        assert caplog.text.count("is lost: another owner") == 1
     queue.close()

@@ -19,10 +19,12 @@ from typing_extensions import override
 from hq_core import (
     HybridQueue,
     HybridQueueError,
+    InlinePump,
     QueueClosed,
     QueueFull,
     ReentrantCallError,
     StdlibQueue,
+    ThreadPump,
 )
 from hq_core.protocols import Stream
 from hq_core.testing import MemoryBackend
@@ -390,3 +392,82 @@ def test_what_a_backend_tells_is_logged_once_and_when_no_lock_is_held(
         log.removeHandler(handler)
     assert [r.getMessage() for r in caplog.records].count("'stream': the file is gone") == 1
     assert len(depths) == (when != "opening")
+
+
+class Watched:
+    """The lock of a log handler; tells when the thread `name` wants it."""
+
+    def __init__(self, name: str) -> None:
+        self.wanted = threading.Event()
+        self._name = name
+        self._lock = threading.RLock()
+
+    def acquire(self) -> None:
+        if threading.current_thread().name == self._name:
+            self.wanted.set()
+        self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("pump", [InlinePump, ThreadPump])
+def test_a_log_handler_may_use_the_queue_while_another_thread_logs_its_trouble(
+    tmp_path: Path, durable: bool, pump: type[InlinePump] | type[ThreadPump]
+) -> None:
+    """Nobody logs while holding the pump's lock: a handler in one thread, which holds its own,
+    takes from the queue and so wakes the pump; another thread's step has something to say."""
+    inside = threading.Event()
+    fails: list[OSError] = []
+
+    def before(method: str) -> None:
+        if method == "trim" and fails:
+            assert inside.wait(PATIENCE)
+            raise fails.pop()
+
+    queue = opened(tmp_path, 64, around("memory", before), durable=durable, pump=pump())
+    says = "taking" if pump is InlinePump else "hq-pump-stream"
+    lock = Watched(says)
+
+    class Feeding(logging.Handler):
+        def createLock(self) -> None:
+            self.lock = lock  # type: ignore[assignment]
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == "application":
+                inside.set()
+                lock.wanted.wait(1)
+                queue.dequeue_many(60)
+                queue.enqueue(b"what was said")
+
+    for item in items(3000):
+        queue.enqueue(item)
+    handler = Feeding()
+    logging.getLogger().addHandler(handler)
+    try:
+        fails.append(OSError(errno.EIO, "no trim"))
+        threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in {
+                "taking": lambda: [queue.dequeue() for _ in range(600)],
+                "telling": lambda: logging.getLogger("application").warning("hello"),
+            }.items()
+        ]
+        threads[0].start()
+        threads[1].start()
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "they wait for one another"
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert drain(queue)[-1] == b"what was said"
+    balanced(queue)
+    queue.close()
