@@ -359,10 +359,14 @@ class TestTasks:
         until_waiting(q.all_tasks_done)
         until_waiting(q.not_full)
         opened[0].spoiled = True
-        with pytest.raises(CorruptedData):
-            q.get()
+        met: set[object] = set()
+        while len(met) < 2:  # the producer may be in before this consumer is told
+            try:
+                met.add(q.get())
+            except CorruptedData as exc:
+                met.add(type(exc))
         producer.join()
-        assert q.get() == b"new"
+        assert met == {b"new", CorruptedData}
         q.task_done()
         joiner.join()
 
