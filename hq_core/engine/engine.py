@@ -457,20 +457,20 @@ class Engine:
 
     # ---- state -----------------------------------------------------------------------------
 
-    @_whole
-    def counts(self) -> tuple[int, int, int]:
-        """`depth`, `enqueued` and `dequeued` of `stats`, for who asks at each item."""
-        return self.tally()[:3]
-
     def tally(self) -> tuple[int, int, int, int]:
-        """`counts`, and `dropped_newest`, for who holds a lock under which nothing is logged: what
-        there is to say is left to another call."""
+        """`depth`, `enqueued`, `dequeued` and `dropped_newest`, for who asks at each item.
+
+        For who holds a lock under which nothing is logged: what there is to say is left to another
+        call. All others call `counts`.
+        """
         with self._locks.mutex:
             if self._in_flight.leases and not self._locks.inside:
                 self._end_lease(self._in_flight.lapsed(self._clock()), False)
             depth = self._there() - self._in_flight.leased()[0]
             accounts = self._accounts
             return depth, accounts.enqueued, accounts.dequeued, accounts.dropped_newest
+
+    counts = _whole(tally)
 
     @_whole
     def stats(self) -> QueueStats:

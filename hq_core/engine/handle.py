@@ -58,7 +58,7 @@ def patience(deadline: float | None, timeout: float | None) -> float | None:
 
 def why_empty(engine: Engine) -> str:
     """What to tell a consumer that got nothing."""
-    depth, _, _ = engine.counts()
+    depth, *_ = engine.counts()
     if not depth:
         return "the queue is empty"
     why = "cannot be reached now" if engine.overflow.away else "is busy with another call"
