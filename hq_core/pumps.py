@@ -30,13 +30,18 @@ class InlinePump(Pump):
     def wake(self) -> None:
         """Move what there is room for, now. Where a thread is at it, that goes on with this."""
         self._wanted = True
-        while self._wanted and self._stepping.acquire(blocking=False):
+        while self._wanted:
             try:
+                if not self._stepping.acquire(blocking=False):
+                    return
                 self._wanted = False
                 while self._step():
                     pass
-            finally:
-                self._stepping.release()
+            finally:  # at once: an interruption may come after any call, also that which took it
+                try:  # noqa: SIM105 # that is a call
+                    self._stepping.release()
+                except RuntimeError:  # it was not taken
+                    pass
 
     @override
     def stop(self) -> None:

@@ -764,11 +764,7 @@ class Engine:
         ):
             return False
         dropped: list[bytes] = []
-        try:
-            change(self._collect, dropped, 1, _nobody, None)
-        except BaseException:
-            self._put_back(dropped, _nobody, None)
-            raise
+        change(self._collect, dropped, 1, _nobody, None)
         with self._locks.mutex:
             self._accounts.dequeued -= len(dropped)
             self._accounts.drop(len(dropped))
@@ -878,20 +874,15 @@ class Engine:
                 max_items, left if out_bytes < max(_MAX_LEASED_BYTES, most_bytes) else 0
             )
         if max_items > 0:
-            try:
-                self._collect(into, max_items, holder, lease)
-                if into and self._producers.waiting:
-                    self._wake_producers()
-                if into and waiter is not None and waiter.place and in_flight.leases:
-                    self._consumers.wake(1)  # it may be the one that knew when a lease ends
-            except BaseException:  # before others see it
-                self._put_back(into, holder, lease)
-                into.clear()
-                raise
+            self._collect(into, max_items, holder, lease)
+            if into and self._producers.waiting:
+                self._wake_producers()
+            if into and waiter is not None and waiter.place and in_flight.leases:
+                self._consumers.wake(1)  # it may be the one that knew when a lease ends
         line = self._consumers if max_items > 0 else self._lessees
         return bool(into) or self._wait_or_refuse(waiter, line)
 
-    def _collect(
+    def _collect(  # noqa: C901 # in one piece, since an interruption must find out what is taken
         self, into: list[bytes], max_items: int, holder: Holder, lease: Lease | None
     ) -> None:
         """Hand out up to `max_items` of what was given back, is in memory, and was read ahead, in
@@ -901,28 +892,35 @@ class Engine:
         runs: list[Run] = []
         if lease is not None:
             lease.items, lease.runs = into, runs
-        if in_flight.back:
-            runs += in_flight.take_back(into, max_items, holder, until)
-        again = len(into)
-        if again < max_items:
-            into += self._memory.take(max_items - again)
-        if len(into) < max_items and overflow.ahead:
-            more = overflow.first_ahead(max_items - len(into))
-            overflow.pass_on(len(more))
-            into += more
-        new = into[again:] if again else into
-        if lease is not None and until is not None:
-            if new:
-                place = accounts.newest() - self._memory.items() - overflow.stored - len(new) + 1
-                runs += (in_flight.lease(new, until, place),)
-            if in_flight.next_lapse() == until:  # so that one of them looks again in time
-                self._consumers.wake(1)
-        else:
-            if new and self.durable:
-                in_flight.hand(holder, len(new), sum(map(len, new)))
-            accounts.dequeued += len(into)
-            if again:
-                in_flight.reached(holder)
+        try:
+            if in_flight.back:
+                runs += in_flight.take_back(into, max_items, holder, until)
+            again = len(into)
+            if again < max_items:
+                into += self._memory.take(max_items - again)
+            if len(into) < max_items and overflow.ahead:
+                more = overflow.first_ahead(max_items - len(into))
+                overflow.pass_on(len(more))
+                into += more
+            new = into[again:] if again else into
+            if lease is not None and until is not None:
+                if new:
+                    place = (
+                        accounts.newest() - self._memory.items() - overflow.stored - len(new) + 1
+                    )
+                    runs += (in_flight.lease(new, until, place),)
+                if in_flight.next_lapse() == until:  # so that one of them looks again in time
+                    self._consumers.wake(1)
+            else:
+                if new and self.durable:
+                    in_flight.hand(holder, len(new), sum(map(len, new)))
+                accounts.dequeued += len(into)
+                if again:
+                    in_flight.reached(holder)
+        except BaseException:  # before others see it
+            self._put_back(into, holder, lease)
+            into.clear()
+            raise
 
     def _wait_or_refuse(self, waiter: Waiter | None, line: Line) -> bool:
         """Nothing can be had without I/O. False: but with it."""

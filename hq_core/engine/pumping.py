@@ -104,7 +104,7 @@ class Pumping:
             with self._locks.mutex:
                 self._note("rests", exc)
         except BaseException as exc:
-            if is_wakers:
+            if is_wakers or isinstance(exc, KeyboardInterrupt):  # which is the main thread's
                 raise
             with self._locks.mutex:  # it would end the pump's thread, and nobody would know
                 self._note("rests", exc)
