@@ -4,8 +4,10 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, TextIO
+
+from hq_cli.printing import printable
 
 __all__ = ["Console"]
 
@@ -56,9 +58,9 @@ class Console:
                 self._write(_ERASE)
 
     @contextlib.contextmanager
-    def relaying(self, logger: logging.Logger) -> Iterator[None]:
-        """Within this context the warnings of `logger` are lines that stay."""
-        handler = _Relay(self)
+    def relaying(self, logger: logging.Logger, words: Callable[[str], str] = str) -> Iterator[None]:
+        """Within this context the warnings of `logger`, put in `words`, are lines that stay."""
+        handler = _Relay(self, words)
         logger.addHandler(handler)
         try:
             yield
@@ -73,9 +75,10 @@ class Console:
 
 
 class _Relay(logging.Handler):
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, words: Callable[[str], str]) -> None:
         super().__init__(logging.WARNING)
         self._console = console
+        self._words = words
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.say(record.getMessage())
+        self._console.say(printable(self._words(record.getMessage())))

@@ -33,6 +33,7 @@ class Report:
         self._console = console
         self._live = live
         self._lines = lines
+        self._resumed_bytes = queue.recovery.size_bytes
         self._start = time.monotonic()
         self._before = self._read(None)
 
@@ -41,8 +42,9 @@ class Report:
         return self._live or self._lines is not None
 
     def left(self) -> int:
-        """Bytes accepted and not yet written."""
-        return self._transfer.in_bytes - self._transfer.out_bytes
+        """Bytes accepted or resumed, and not yet written; with the framing of resumed ones."""
+        left = self._resumed_bytes + self._transfer.in_bytes - self._transfer.out_bytes
+        return max(0, left)
 
     def tick(self) -> None:
         """Take a reading and show it."""
@@ -66,6 +68,7 @@ class Report:
         return Reading(
             name=stats.stream_id,
             elapsed=elapsed,
+            resumed_bytes=self._resumed_bytes,
             in_bytes=in_bytes,
             out_bytes=out_bytes,
             in_rate=rate(in_bytes, before.in_bytes if before else 0, seconds),

@@ -26,9 +26,11 @@ __all__ = [
     "add_arguments",
     "damage_lines",
     "describe",
+    "explain",
     "findings",
     "found",
     "look",
+    "moved",
     "show",
     "status",
     "the_failure",
@@ -40,9 +42,11 @@ Row = dict[str, Any]
 """What is told of a stream, under the names that ``--json`` has for it."""
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, what: str) -> None:
+def add_arguments(parser: argparse.ArgumentParser, *, what: str, is_needed: bool = True) -> None:
     """Give `parser` the place to look at and ``--json``."""
-    parser.add_argument("path", metavar="FILE|DIR", type=Path, help=what)
+    parser.add_argument(
+        "path", metavar="FILE|DIR", type=Path, help=what, nargs=None if is_needed else "?"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.epilog = EXIT_STATUS
 
@@ -53,6 +57,14 @@ def found(path: Path) -> list[Spool]:
         return find(path)
     except (HybridQueueError, OSError) as exc:
         raise the_failure(exc) from exc
+
+
+def moved(row: Row, held: Path, path: Path) -> Row:
+    """What was found by the name `held`, as found at `path`."""
+    return {
+        key: value.replace(f"{held}/", f"{path}/") if key in {"path", "error"} else value
+        for key, value in row.items()
+    }
 
 
 def look(spools: Sequence[Spool], at: Callable[[Spool], Row]) -> list[Row]:

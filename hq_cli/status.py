@@ -20,10 +20,12 @@ class Reading:
     """The name of the stream."""
     elapsed: float
     """Seconds since the start."""
+    resumed_bytes: int
+    """Bytes that an earlier pipe left, with their framing; they are delivered first."""
     in_bytes: int
     """Bytes read and accepted so far."""
     out_bytes: int
-    """Bytes written so far."""
+    """Bytes written so far, resumed ones included."""
     in_rate: float
     """Bytes per second accepted since the reading before; in the final one, on the whole."""
     out_rate: float

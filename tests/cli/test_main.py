@@ -43,6 +43,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
         (["pipe", "--metrics", "[]:80"], "is not HOST:PORT"),
         (["pipe", "--metrics", "::1:80"], "'::1:80' is ambiguous: write [::1]:80"),
         (["pipe", "--when-full", "panic"], "'block', 'raise', 'drop-oldest', 'drop-newest'"),
+        (["pipe", "--leftover", "keep"], "'resume', 'discard', 'refuse', 'quarantine'"),
         (["pipe", "--quiet", "--force-status"], "not allowed with"),
         (["pipe", "--mem", "1M"], "see 'hq --help'"),
         (["pipe", "surplus"], "surplus"),

@@ -8,6 +8,7 @@ from hq_cli.status import Reading, json_line, rate, status_line, summary
 READING = Reading(
     name="camera",
     elapsed=83.25,
+    resumed_bytes=0,
     in_bytes=3 * 1024**3,
     out_bytes=2 * 1024**3,
     in_rate=812.0 * 1024**2,
@@ -76,6 +77,7 @@ def test_a_line_of_json_has_the_documented_keys_in_order() -> None:
     assert list(json.loads(line)) == [
         "name",
         "elapsed",
+        "resumed_bytes",
         "in_bytes",
         "out_bytes",
         "in_rate",
