@@ -77,6 +77,14 @@ class _File(OpenFile):
             if exc.errno not in {errno.ELOOP, errno.EISDIR}:
                 raise
             raise self._not_ours() from exc
+        try:
+            self.identity = self._checked()
+        except BaseException:
+            self.close()
+            raise
+        return True
+
+    def _checked(self) -> tuple[int, int]:
         info = os.fstat(self.fd)
         if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
             raise self._not_ours()
@@ -85,8 +93,7 @@ class _File(OpenFile):
                 f"{self.path} has another name elsewhere, a hard link, and what is done to it "
                 "would be done to that: remove either, or use another directory"
             )
-        self.identity = identity(info)
-        return True
+        return identity(info)
 
     def create(self) -> None:
         """Make it; there must be none, but for one whose making was interrupted."""
@@ -98,7 +105,12 @@ class _File(OpenFile):
         except OSError:
             self._in_making = False
             raise
-        self.fd, self.identity, self._in_making = fd, identity(os.fstat(fd)), False
+        try:
+            self.identity = identity(os.fstat(fd))
+        except OSError:  # the next call finds it in the making
+            os.close(fd)
+            raise
+        self.fd, self._in_making = fd, False
 
     def named(self) -> tuple[int, int] | None:
         """Device and inode of what has its name; None if nothing has."""

@@ -145,9 +145,8 @@ class DataFile:
         self._make_directory()
         self.find()
         if self._fd < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN
-            os.close(os.open(_DATA, flags, 0o600, dir_fd=self._directory))
-            self.find()
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN
+            self._fd = os.open(_DATA, flags, 0o600, dir_fd=self._directory)
         elif self.size():
             self.let_go()
             raise self._taken()
@@ -239,8 +238,7 @@ class DataFile:
             os.rename(_DATA, _DATA, src_dir_fd=new._directory, dst_dir_fd=self._directory)
             named = _identity(new._fd)
         if new._fd >= 0 and named == _identity(new._fd):
-            self._fd, new._fd = new._fd, self._fd
-            self._least = self.size()
+            self._least, self._fd, new._fd = new.size(), new._fd, self._fd
         new.remove()
 
     def remove(self) -> None:
@@ -358,7 +356,10 @@ def _hold(parent: int, name: str, shown: Path, kind: int) -> int:
             "would be done to that: remove either, or use another directory"
         )
     fd = os.open(name, _OPEN | (os.O_RDWR if is_file else os.O_DIRECTORY), dir_fd=parent)
-    if _identity(fd) != (info.st_dev, info.st_ino):
+    try:
+        if _identity(fd) != (info.st_dev, info.st_ino):
+            raise BackendError(f"{shown} has become another one while it was opened")
+    except BaseException:
         os.close(fd)
-        raise BackendError(f"{shown} has become another one while it was opened")
+        raise
     return fd

@@ -45,11 +45,14 @@ def check(
 ) -> None:
     """Raise `StreamBusyError` if another backend than `own` has left what would be stranded.
 
-    Does nothing if `Stream.leftover` says how it is to be cleared, or nobody knows which is `own`.
+    Raises `BackendError` if that cannot be found out. Does nothing if `Stream.leftover` says how it is to be cleared, or nobody knows which is `own`.
     """
     if own is None or stream.leftover in {"discard", "quarantine"}:
         return
-    left = next(_find(directory, stream, own), None)
+    try:
+        left = next(_find(directory, stream, own), None)
+    except OSError as exc:
+        raise BackendError(f"what another backend may have left cannot be seen: {exc}") from exc
     if left is not None:
         raise StreamBusyError(
             f"{stream.directory / left.entry} holds {left.holds}, of the backend "
