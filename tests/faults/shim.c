@@ -9,6 +9,7 @@
  */
 
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +25,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum action { NONE, FAIL, SHORT, KILL_BEFORE, KILL_AMID, KILL_AFTER };
+enum action { NONE, FAIL, SHORT, KILL_BEFORE, KILL_AMID, KILL_AFTER, NO_DESCRIPTORS };
 
 #define MOST_DESCRIPTORS 4096
 #define MOST_CALLS 65536
@@ -36,11 +37,12 @@ static unsigned char watched[MOST_DESCRIPTORS];
 static const char *trace[MOST_CALLS];
 static long calls, struck, first, times;
 static int action, failure;
+static int listed = -1; /* the last copy of a descriptor */
 
 /* ---- what the tests call ------------------------------------------------------------------- */
 
 /* Watch `directory`; let the `at`-th call go wrong as planned, and those behind it, `count` in all,
- * fail. */
+ * fail. With NO_DESCRIPTORS, only those count that need a new one. */
 void fault_arm(const char *directory, long at, long count, int what, int error)
 {
     root_length = strlen(directory);
@@ -102,12 +104,24 @@ static void die(void)
         pause();
 }
 
+static int needs_descriptor(const char *name)
+{
+    return strncmp(name, "open", 4) == 0 || strncmp(name, "fcntl", 5) == 0;
+}
+
 /* Count a call; what is to become of it. */
 static enum action before(const char *name)
 {
     long n = __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
     if (n <= MOST_CALLS)
         trace[n - 1] = name;
+    if (action == NO_DESCRIPTORS) {
+        if (n < first || !needs_descriptor(name) ||
+            __atomic_load_n(&struck, __ATOMIC_RELAXED) >= times)
+            return NONE;
+        __atomic_add_fetch(&struck, 1, __ATOMIC_RELAXED);
+        return FAIL;
+    }
     if (n < first || n >= first + times)
         return NONE;
     __atomic_add_fetch(&struck, 1, __ATOMIC_RELAXED);
@@ -225,6 +239,31 @@ WRAP(int, posix_fallocate64, (int fd, off64_t at, off64_t size), (fd, at, size),
 WRAP(int, msync, (void *start, size_t size, int flags), (start, size, flags), root_length, WHOLE,
      -1)
 
+/* A mapping, which LMDB reads through; private ones without a file are the allocator's. */
+WRAP(void *, mmap, (void *start, size_t size, int prot, int flags, int fd, off_t at),
+     (start, size, prot, flags, fd, at), is_watched(fd), WHOLE, MAP_FAILED)
+WRAP(void *, mmap64, (void *start, size_t size, int prot, int flags, int fd, off64_t at),
+     (start, size, prot, flags, fd, at), is_watched(fd), WHOLE, MAP_FAILED)
+
+/* Only looking for data or a hole asks the file system. */
+#define SEEKS (is_watched(fd) && (whence == SEEK_DATA || whence == SEEK_HOLE))
+WRAP(off_t, lseek, (int fd, off_t at, int whence), (fd, at, whence), SEEKS, WHOLE, -1)
+WRAP(off64_t, lseek64, (int fd, off64_t at, int whence), (fd, at, whence), SEEKS, WHOLE, -1)
+
+ON_FILE(fstat, (int fd, struct stat *info), (fd, info))
+ON_FILE(fstat64, (int fd, struct stat64 *info), (fd, info))
+ON_PATH(stat, (const char *path, struct stat *info), (path, info))
+ON_PATH(stat64, (const char *path, struct stat64 *info), (path, info))
+ON_PATH(lstat, (const char *path, struct stat *info), (path, info))
+ON_PATH(lstat64, (const char *path, struct stat64 *info), (path, info))
+ON_PATH_AT(fstatat, (int directory, const char *path, struct stat *info, int flags),
+           (directory, path, info, flags))
+ON_PATH_AT(fstatat64, (int directory, const char *path, struct stat64 *info, int flags),
+           (directory, path, info, flags))
+
+/* A directory is listed through a descriptor of its own, which libc closes by itself. */
+WRAP(DIR *, fdopendir, (int fd), (fd), fd == listed, WHOLE, NULL)
+
 ON_PATH(truncate, (const char *path, off_t size), (path, size))
 ON_PATH(truncate64, (const char *path, off64_t size), (path, size))
 ON_PATH(unlink, (const char *path), (path))
@@ -285,6 +324,37 @@ int open(const char *path, int flags, ...)
 int open64(const char *path, int flags, ...)
 {
     MODE NEXT(openat64) return opening("open64", next, AT_FDCWD, path, flags, mode);
+}
+
+/* What copies a descriptor, as listing a directory does; its other commands never fail. */
+static int copying(const char *name, int (*next)(int, int, ...), int fd, int command, void *given)
+{
+    if ((command != F_DUPFD && command != F_DUPFD_CLOEXEC) || !is_watched(fd))
+        return next(fd, command, given);
+    enum action what = before(name);
+    if (what == FAIL) {
+        errno = failure;
+        return -1;
+    }
+    listed = next(fd, command, given);
+    after(what);
+    return listed;
+}
+
+#define GIVEN                                                                                      \
+    va_list rest;                                                                                  \
+    va_start(rest, command);                                                                       \
+    void *given = va_arg(rest, void *);                                                            \
+    va_end(rest);
+
+int fcntl(int fd, int command, ...)
+{
+    GIVEN NEXT(fcntl) return copying("fcntl", next, fd, command, given);
+}
+
+int fcntl64(int fd, int command, ...)
+{
+    GIVEN NEXT(fcntl64) return copying("fcntl64", next, fd, command, given);
 }
 
 /* Closing is not made to fail: nobody could do anything about it. */

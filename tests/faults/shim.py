@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["HOWS", "Fault", "Shim", "applies", "build", "compiler"]
+__all__ = ["EXHAUSTED", "HOWS", "Fault", "Shim", "applies", "build", "compiler"]
 
-_FAIL, _SHORT, _KILL_BEFORE, _KILL_AMID, _KILL_AFTER = range(1, 6)
+_FAIL, _SHORT, _KILL_BEFORE, _KILL_AMID, _KILL_AFTER, _NO_DESCRIPTORS = range(1, 7)
 
 _PLANS: Final = {
     "EIO": (_FAIL, errno.EIO, 1),
@@ -23,13 +23,23 @@ _PLANS: Final = {
     "kill amid": (_KILL_AMID, 0, 1),
     "kill after": (_KILL_AFTER, 0, 1),
 }
+_EXHAUSTED: Final = {
+    "EMFILE": (_FAIL, errno.EMFILE, 1),
+    "ENFILE": (_FAIL, errno.ENFILE, 1),
+    "EMFILE for a while": (_NO_DESCRIPTORS, errno.EMFILE, 3),  # the next three that need one
+    "ENOMEM": (_FAIL, errno.ENOMEM, 1),
+    "ENOMEM twice": (_FAIL, errno.ENOMEM, 2),
+}
+_EVERY: Final = _PLANS | _EXHAUSTED
 HOWS: Final = tuple(_PLANS)
 """The ways a call can go wrong."""
+EXHAUSTED: Final = tuple(_EXHAUSTED)
+"""The ways it can find no descriptor, or no memory."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """The `at`-th call, from 1 on, goes wrong in a way named in `HOWS`.
+    """The `at`-th call, from 1 on, goes wrong in a way named in `HOWS` or `EXHAUSTED`.
 
     Or, with `how` ``"random kill"``: the process is killed from outside once it has told `at`
     facts; where it is by then is chance.
@@ -52,6 +62,8 @@ def applies(how: str, call: str) -> bool:
         return "read" in call or "write" in call or "sendfile" in call
     if how in {"short, then ENOSPC", "kill amid"}:
         return "write" in call or "sendfile" in call
+    if how.startswith(("EMFILE", "ENFILE")):
+        return call.startswith(("open", "fcntl"))
     return True
 
 
@@ -70,7 +82,7 @@ class Shim:
 
     def arm(self, directory: Path, fault: Fault | None) -> None:
         """Count the calls on what is below `directory`, and plan `fault` for one of them."""
-        action, error, times = (0, 0, 0) if fault is None else _PLANS.get(fault.how, (0, 0, 0))
+        action, error, times = (0, 0, 0) if fault is None else _EVERY.get(fault.how, (0, 0, 0))
         at = 0 if fault is None else fault.at
         self._library.fault_arm(os.fsencode(directory), at, times, action, error)
 

@@ -21,22 +21,24 @@ def spread(items: Sequence[_T], count: int) -> list[_T]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def sweep(server: ForkServer, setup: str, seed: int) -> list[Scenario]:
-    """One for every call that the first life makes and every way it can go wrong."""
+def sweep(server: ForkServer, setup: str, seed: int, hows: Sequence[str] = HOWS) -> list[Scenario]:
+    """One for every call that the first life makes and every way, of `hows`, it can go wrong."""
     calls = server.traces(Scenario(setup, seed, (None,)))[0]
-    return [Scenario(setup, seed, (fault,)) for fault in _faults(calls)]
+    return [Scenario(setup, seed, (fault,)) for fault in _faults(calls, hows)]
 
 
-def recovery_sweep(server: ForkServer, setup: str, kills: int) -> list[Scenario]:
+def recovery_sweep(
+    server: ForkServer, setup: str, kills: int, hows: Sequence[str] = HOWS
+) -> list[Scenario]:
     """The same for a second life, after the first was killed in one of so many ways."""
-    hows = [how for how in HOWS if Fault(how, 0).kills]
+    killing = [how for how in HOWS if Fault(how, 0).kills]
     scenarios = []
     for seed in range(kills):
         calls = server.traces(Scenario(setup, seed, (None,)))[0]
-        candidates = [fault for fault in _faults(calls) if fault.how == hows[seed % len(hows)]]
+        candidates = _faults(calls, [killing[seed % len(killing)]])
         kill = random.Random(seed).choice(candidates)
         trace = server.traces(Scenario(setup, seed, (kill, None)))[0]
-        scenarios += [Scenario(setup, seed, (kill, fault)) for fault in _faults(trace)]
+        scenarios += [Scenario(setup, seed, (kill, fault)) for fault in _faults(trace, hows)]
     return scenarios
 
 
@@ -51,10 +53,10 @@ def random_kills(setup: str, count: int) -> Iterator[Scenario]:
         yield Scenario(setup, seed, kills)
 
 
-def _faults(calls: list[str]) -> list[Fault]:
+def _faults(calls: list[str], hows: Sequence[str]) -> list[Fault]:
     return [
         Fault(how, number)
         for number, call in enumerate(calls, start=1)
-        for how in HOWS
+        for how in hows
         if applies(how, call)
     ]

@@ -6,6 +6,7 @@ import pytest
 
 from tests.faults.campaign import amount, note
 from tests.faults.forkserver import ForkServer, Scenario
+from tests.faults.shim import EXHAUSTED
 from tests.faults.sweeps import random_kills, recovery_sweep, spread, sweep
 from tests.faults.workload import SETUPS
 
@@ -47,6 +48,17 @@ def test_any_call_may_go_wrong(setup: str, seed: int, server: ForkServer) -> Non
 def test_any_call_may_go_wrong_while_recovering_from_a_kill(setup: str, server: ForkServer) -> None:
     scenarios = recovery_sweep(server, setup, kills=amount(2, 8))
     run("system calls in recovery", setup, server, spread(scenarios, amount(8, 400)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setup", SETUPS)
+def test_descriptors_or_memory_may_run_out_at_any_call(setup: str, server: ForkServer) -> None:
+    """In a first life, and in one that finds what a killed one has left."""
+    scenarios = sweep(server, setup, 2, EXHAUSTED)
+    chosen = spread(scenarios, amount(8, len(scenarios)))
+    scenarios = recovery_sweep(server, setup, amount(1, 8), EXHAUSTED)
+    chosen += spread(scenarios, amount(4, 400))
+    run("no descriptor, no memory", setup, server, chosen)
 
 
 @pytest.mark.slow
