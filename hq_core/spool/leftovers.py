@@ -45,7 +45,8 @@ def check(
 ) -> None:
     """Raise `StreamBusyError` if another backend than `own` has left what would be stranded.
 
-    Raises `BackendError` if that cannot be found out. Does nothing if `Stream.leftover` says how it is to be cleared, or nobody knows which is `own`.
+    Raises `BackendError` if that cannot be found out. Does nothing if `Stream.leftover` says how it
+    is to be cleared, or nobody knows which is `own`.
     """
     if own is None or stream.leftover in {"discard", "quarantine"}:
         return
