@@ -117,7 +117,10 @@ def _batches(found: Iterator[bytes | Damage]) -> Iterator[list[bytes]]:
 
 
 def _keep(spool: Spool) -> Path:
-    """Give the files a second name, dated, that nothing else has; the data file's."""
+    """Give the files a second name, dated, that nothing else has; the data file's.
+
+    If that fails they have their first name only, or the stream's queue would refuse them.
+    """
     date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     number = 1
     while True:
@@ -132,16 +135,27 @@ def _keep(spool: Spool) -> Path:
             break
         except FileExistsError:
             number += 1
-    # Copies: with a second name, what belongs to the data would be refused if a crash left it so.
+    try:
+        _copy_companions(spool, place)
+        _flush(place.parent)
+        _flush(spool.directory)
+    except BaseException:
+        for path in (*_companions(spool, place), place):
+            path.unlink(missing_ok=True)
+        if slash:
+            place.parent.rmdir()
+        raise
+    return place
+
+
+def _copy_companions(spool: Spool, place: Path) -> None:
+    """Copies: with a second name, what belongs to the data would be refused after a crash."""
     for old, kept in zip(_companions(spool, spool.path), _companions(spool, place), strict=True):
         with suppress(FileNotFoundError), old.open("rb") as source, kept.open("xb") as target:
             kept.chmod(0o600)
             shutil.copyfileobj(source, target)
             target.flush()
             os.fsync(target.fileno())
-    _flush(place.parent)
-    _flush(spool.directory)
-    return place
 
 
 def _replace(spool: Spool, new: Path) -> None:
