@@ -6,6 +6,7 @@ for a second copy and without, whatever is to be done about damage; by opening i
 
 import errno
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from typing import NoReturn
 import pytest
 
 from hq_backends.file import FileBackend, space
+from hq_cli.main import main
 from hq_core.errors import CorruptedData
 from hq_core.spool.directory import Directory
 from hq_core.stats import Damage
@@ -257,6 +259,117 @@ def test_opening(
         assert take(backend, len(delivered) + 1) == [*delivered, b"new"]
         check_aside(left)
         backend.close(delete=True)
+
+
+# ---- by the commands -------------------------------------------------------------------------
+
+Command = Callable[..., tuple[int, bytes]]
+
+
+@pytest.fixture
+def hq(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
+    """Runs a command in this process: its exit status, and what it wrote."""
+
+    def run(*args: str | Path) -> tuple[int, bytes]:
+        capfdbinary.readouterr()
+        status = main([os.fspath(arg) for arg in args])
+        out, err = capfdbinary.readouterr()
+        assert b"Traceback" not in err
+        assert status in {0, 1, 2}
+        assert status != 1 or err or b"error" in out
+        return status, out
+
+    return run
+
+
+def framed(data: bytes) -> list[bytes]:
+    """The records that ``hq cat --framed`` wrote."""
+    records, at = [], 0
+    while at < len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+        records.append(data[at + 4 : end])
+        at = end
+    assert at == len(data)
+    return records
+
+
+def opened(directory: Path) -> list[bytes]:
+    """What a queue's backend delivers there; everything stays."""
+    with Directory(directory) as held:
+        backend = FileBackend(held.stream("s"))
+        try:
+            return read_all(backend)
+        finally:
+            backend.close(delete=False)
+
+
+def check_reading(hq: Command, path: Path) -> tuple[int, list[bytes]]:
+    """All that only read agree about `path`, and change nothing: the exit status, the records."""
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    status, out = hq("cat", "--framed", path)
+    records = framed(out)
+    assert hq("cat", path) == (status, b"".join(records))
+    for command in ("inspect", "verify", "repair"):
+        told, text = hq(command, path, "--json")
+        (row,) = json.loads(text)["streams"]
+        assert (told, row["records"]) == (status, len(records)), command
+        assert row["state"] == ("damaged" if status else "fine"), command
+        assert hq(command, path)[0] == status
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+    return status, records
+
+
+def check_set_aside(hq: Command, directory: Path) -> None:
+    """Of what opening has set aside, the commands tell the damage, and what is whole, in order."""
+    for path in directory.glob("*.quarantine-*"):
+        if path.suffix != ".pos":
+            status, records = check_reading(hq, path)
+            assert (status, in_order(records)) == (2, True)
+            before = path.read_bytes()
+            assert hq("repair", "--apply", path)[0] == 1, "no queue opens it"
+            assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("copying", ["cp -a", "cp --sparse=never"], indirect=True)
+def test_the_commands(left: Left, position: str, hq: Command, tmp_path: Path) -> None:
+    start = start_of(position, left.punched)
+    status, records = check_reading(hq, left.data)
+    assert status == (2 if start is None else 0)
+    assert in_order(records)
+    assert start is None or records == RECORDS[start:]
+    with_holes(left.directory, tmp_path / "opened")
+    assert opened(tmp_path / "opened") == records
+    check_set_aside(hq, tmp_path / "opened")
+    before = left.files()
+    needs_room = start is None and bool(records or left.sidecar.exists())
+    with file_size_limit(1000):
+        assert hq("repair", "--apply", left.data)[0] == int(needs_room)
+    assert left.files() == before or (start is None and not needs_room)
+    data = before["s.overflow"]
+    assert hq("repair", "--apply", left.directory)[0] == 0
+    assert check_reading(hq, left.data) == (0, records)
+    backups = [p for p in left.directory.glob("*.backup-*") if p.suffix != ".pos"]
+    assert len(backups) == (1 if start is None else 0)
+    for backup in backups:
+        assert backup.read_bytes() == data
+        assert check_reading(hq, backup) == (2, records)
+    assert opened(left.directory) == records
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "nothing"])
+def test_the_commands_exit_with_1_if_it_cannot_be_read(
+    kind: str, tmp_path: Path, hq: Command
+) -> None:
+    path = tmp_path / "s.overflow"
+    if kind == "link":
+        path.symlink_to("elsewhere")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    for command in ("inspect", "verify", "cat", "repair"):
+        assert hq(command, path)[0] == 1
+    assert hq("repair", "--apply", path)[0] == 1
+    assert [*tmp_path.iterdir()] == ([] if kind == "nothing" else [path])
 
 
 def test_every_kind_of_it_differs() -> None:
