@@ -54,6 +54,12 @@ class Subject:
     safe: Literal["acknowledged", "flushed", "nothing"]
     """What has to survive: all that was acknowledged, or only that before the last flush."""
 
+    @property
+    def has_gaps(self) -> bool:
+        """Whether what was never flushed may be missing in the middle: each record that proves
+        itself is delivered, whatever became of those in front of it."""
+        return self.safe == "nothing" and bool(self.options.get("checksum"))
+
     def open(self, directory: Path, memory_items: int = 16) -> HybridQueue:
         """Its queue in `directory`."""
         return HybridQueue(
@@ -183,6 +189,11 @@ def _judge(subject: Subject, seed: int, child: "_Child", at: float, found: list[
     more. Without power there would have been nobody to hear it.
     """
     facts, safe = child.facts(), child.facts(at).safe(subject)
+    if subject.has_gaps:
+        sent = iter(messages(seed, 0, facts.sending))
+        assert all(item in sent for item in found), f"never sent, or not in that order: {facts}"
+        missing = max(0, facts.acknowledged - len(found))
+        return Verdict(child.facts(at), len(found), missing, again=0, beyond=0, age=0.0)
     first = first_of(seed, found, range(safe, facts.sending + 1))
     end = first + len(found)
     assert end >= safe, f"{safe - end} safe messages at the end are lost: {facts}"

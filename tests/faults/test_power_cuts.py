@@ -40,9 +40,23 @@ def disk(mounted: LoopDisk, monkeypatch: pytest.MonkeyPatch) -> LoopDisk:
 @pytest.mark.slow
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
 def test_a_power_cut_loses_nothing_that_was_safe(disk: LoopDisk, subject: Subject) -> None:
-    verdicts = [cut(disk, subject, seed) for seed in range(amount(5, 60))]
+    check_cuts(f"power cuts, {disk.kind}", disk, subject, range(amount(5, 60)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
+def test_a_disk_that_goes_away_and_comes_back_in_the_same_boot(
+    mounted: LoopDisk, subject: Subject
+) -> None:
+    """What was never written is as gone as by a power cut, and no run of the system tells it."""
+    seeds = range(2000, 2000 + amount(10, 60))
+    check_cuts(f"disks away in the same boot, {mounted.kind}", mounted, subject, seeds)
+
+
+def check_cuts(campaign: str, disk: LoopDisk, subject: Subject, seeds: range) -> None:
+    verdicts = [cut(disk, subject, seed) for seed in seeds]
     note(
-        f"power cuts, {disk.kind}",
+        campaign,
         subject.name,
         cuts=len(verdicts),
         acknowledged=sum(v.facts.acknowledged for v in verdicts),
