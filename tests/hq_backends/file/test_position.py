@@ -119,6 +119,31 @@ def test_only_what_was_appended_since_the_last_note_is_walked(
     assert passed == []
 
 
+@pytest.mark.parametrize("checksum", [False, True])
+def test_opening_reads_no_more_of_a_large_file_than_of_a_small_one(
+    spool: Spool, calls: Callable[[str], list[tuple[Any, ...]]], checksum: bool
+) -> None:
+    """And of a copy, which has to be walked, the headers only."""
+    reads = calls("pread")
+
+    def bytes_read(count: int, *, copied: bool) -> int:
+        backend = spool.open(checksum=checksum)
+        backend.append([bytes([number]) * 30_000 for number in range(1, count)])
+        take(backend, 7)
+        spool.abandon(backend)
+        if copied:
+            copy = shutil.copy(spool.path, spool.path.with_name("copy"))
+            Path(copy).rename(spool.path)
+        del reads[:]
+        backend = spool.open()
+        assert backend.recovered.records == count - 8
+        spool.close(backend, delete=True)
+        return sum(size for _, size, _ in reads)
+
+    assert bytes_read(200, copied=False) == bytes_read(20, copied=False) < 32 * 1024
+    assert bytes_read(200, copied=True) < bytes_read(20, copied=True) + 180 * 16 < 256 * 1024
+
+
 def test_a_backlog_is_noted_while_it_grows(spool: Spool) -> None:
     backend = spool.open()
     for number in range(40):
