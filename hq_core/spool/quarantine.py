@@ -56,7 +56,11 @@ class Quarantine:
             match = name.fullmatch(entry)
             if match and (match[1] == entry or match[1] in groups):
                 groups.setdefault(match[1], []).append(entry)
-        return sorted(groups.values(), key=lambda names: -self._info(names[0]).st_ctime_ns)
+        return sorted(groups.values(), key=self._when, reverse=True)
+
+    def _when(self, names: Sequence[str]) -> tuple[int, int]:
+        """For the order in time: clocks tick slowly, so what comes at once goes by its number."""
+        return self._info(names[0]).st_ctime_ns, int(names[0].rpartition("-")[2])
 
     def _info(self, name: str) -> os.stat_result:
         return os.stat(name, dir_fd=self._directory.fd, follow_symlinks=False)
